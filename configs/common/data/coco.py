@@ -1,0 +1,54 @@
+"""COCO-format data: detectron2's COCO 2017 by default, any file by overriding ``data``."""
+
+from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import get_detection_dataset_dicts
+
+from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp, split_name
+from nanodet_d2.engine import DetectionEvaluator
+
+data = dict(
+    train=dict(name="coco_2017_train", json=None, images=None),
+    val=dict(name="coco_2017_val", json=None, images=None),
+    input_size=[320, 320],  # height, width
+)
+
+dataloader = dict(
+    train=L(build_detection_train_loader)(
+        dataset=L(get_detection_dataset_dicts)(
+            names=L(split_name)(data="${data}", split="train"),
+            filter_empty=False,  # images without boxes teach the background
+        ),
+        mapper=L(DetectionMapper)(
+            is_train=True,
+            augmentations=[
+                L(RandomWarp)(
+                    size="${data.input_size}",
+                    scale=(0.6, 1.4),
+                    stretch=((0.8, 1.2), (0.8, 1.2)),
+                    flip=0.5,
+                    translate=0.2,
+                ),
+                L(RandomColor)(brightness=0.2, contrast=(0.6, 1.4), saturation=(0.5, 1.2)),
+            ],
+        ),
+        total_batch_size=96,
+        aspect_ratio_grouping=False,  # every image is stretched to the same size
+        num_workers=8,
+    ),
+    test=L(build_detection_test_loader)(
+        dataset=L(get_detection_dataset_dicts)(
+            names=L(split_name)(data="${data}", split="val"),
+            filter_empty=False,
+        ),
+        mapper=L(DetectionMapper)(
+            is_train=False,
+            augmentations=[L(RandomWarp)(size="${data.input_size}")],
+        ),
+        num_workers=4,
+    ),
+    evaluator=L(DetectionEvaluator)(
+        dataset_name="${..test.dataset.names}",
+        output_dir="${train.output_dir}/inference",
+    ),
+)

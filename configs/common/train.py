@@ -1,0 +1,19 @@
+"""Everything about a run that is neither model, data nor optimiser."""
+
+import torch
+
+train = dict(
+    output_dir="./output",
+    init_checkpoint="",
+    device="cuda" if torch.cuda.is_available() else "cpu",
+    seed=-1,  # negative: another one every time
+    cudnn_benchmark=True,  # every training batch has the same shape
+    max_iter=369_600,  # 300 epochs of 1232 iterations, COCO at batch 96
+    eval_period=12_320,  # 10 epochs
+    log_period=50,
+    checkpointer=dict(period=6_160, max_to_keep=3),
+    amp=dict(enabled=False),
+    ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0)),
+    # The auxiliary branch may leave the step after model.aux_detach_iter.
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=True),
+)

@@ -1,0 +1,15 @@
+"""Checkpoints: this project's own and the reference's."""
+
+from .checkpointer import SafeCheckpointer
+from .loading import LoadReport, load_weights
+from .reading import read_file, read_weights
+from .reference import convert_reference_state_dict
+
+__all__ = [
+    "LoadReport",
+    "SafeCheckpointer",
+    "convert_reference_state_dict",
+    "load_weights",
+    "read_file",
+    "read_weights",
+]

@@ -1,0 +1,138 @@
+"""Putting weights into a model, and saying by name what went where."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .reading import read_weights
+
+logger = logging.getLogger(__name__)
+
+# Of the checkpoint's tensors; with fewer that fit, it belongs to another architecture.
+MIN_FITTING_SHARE = 0.25
+AUX_PARTS = ("aux_neck.", "aux_head.")
+_CLASS_PARTS = ("head.predictors.", "aux_head.class_predictor.")
+_COUNTERS = "num_batches_tracked"
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """Names of tensors by what became of them."""
+
+    loaded: list[str] = dataclasses.field(default_factory=list)
+    reset_classes: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    unexpected: list[str] = dataclasses.field(default_factory=list)
+    other_shape: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every weight that inference uses came from the checkpoint."""
+        missing = [name for name in self.missing if not name.startswith(AUX_PARTS)]
+        return not (missing or self.other_shape or self.reset_classes)
+
+
+def load_weights(model: nn.Module, source: str, *, require_all: bool = False) -> LoadReport:
+    """Load a checkpoint's weights into ``model`` and log the outcome.
+
+    Another number of classes re-initialises the class part only: the model keeps its own start
+    there, and the box part, the neck and the backbone are loaded.
+
+    Args:
+        model: a ``NanoDetPlus``.
+        source: path or URL of any file that ``read_weights`` knows.
+        require_all: refuse anything that leaves a weight of inference at its random start.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no checkpoint, or one of another architecture.
+    """
+    weights = read_weights(source)
+    state = model.state_dict()
+    report = _compare(weights.state_dict, state)
+    _refuse_misfit(report, weights.state_dict, source, require_all=require_all)
+
+    fitting = {name: weights.state_dict[name] for name in report.loaded}
+    for name in report.reset_classes:
+        box_rows = 4 * (model.head.reg_max + 1)
+        fitting[name] = _keep_box_rows(weights.state_dict[name], state[name], box_rows)
+    model.load_state_dict(fitting, strict=False)
+    _log(report, source, weights.origin)
+    return report
+
+
+def _compare(saved: dict[str, Tensor], state: dict[str, Tensor]) -> LoadReport:
+    report = LoadReport(missing=[name for name in state if name not in saved])
+    for name, tensor in saved.items():
+        if name not in state:
+            report.unexpected.append(name)
+        elif tensor.shape == state[name].shape:
+            report.loaded.append(name)
+        elif name.startswith(_CLASS_PARTS) and tensor.shape[1:] == state[name].shape[1:]:
+            report.reset_classes.append(name)
+        else:
+            shapes = f"{tuple(tensor.shape)}, the model has {tuple(state[name].shape)}"
+            report.other_shape.append(f"{name}: {shapes}")
+    return report
+
+
+def _refuse_misfit(
+    report: LoadReport, saved: dict[str, Tensor], source: str, *, require_all: bool
+) -> None:
+    fitting = [name for name in report.loaded if not name.endswith(_COUNTERS)]
+    total = [name for name in saved if not name.endswith(_COUNTERS)]
+    misfit = len(fitting) < MIN_FITTING_SHARE * len(total)
+    if misfit or (require_all and not report.complete):
+        raise ValueError(
+            f"checkpoint {source} does not fit this model: {len(fitting)} of its {len(total)} "
+            f"tensors do. Of another shape: {_some(report.other_shape + report.reset_classes)}; "
+            f"unknown to the model: {_some(report.unexpected)}; not in the file: "
+            f"{_some(report.missing)}. Use the config it was trained with."
+        )
+
+
+def _keep_box_rows(saved: Tensor, current: Tensor, box_rows: int) -> Tensor:
+    """``current`` with its last rows, the box logits, taken from ``saved`` if it has them."""
+    mixed = current.clone()
+    has_boxes = len(current) > box_rows and len(saved) > box_rows
+    if has_boxes:
+        mixed[-box_rows:] = saved[-box_rows:].to(mixed)
+    return mixed
+
+
+def _log(report: LoadReport, source: str, origin: str) -> None:
+    logger.info("Loaded %d tensors from %s (%s).", len(report.loaded), source, origin)
+    logger.debug("Loaded: %s", ", ".join(report.loaded))
+    if report.reset_classes:
+        logger.warning(
+            "The checkpoint has another number of classes: the class part starts anew, the box "
+            "part is kept, in: %s",
+            ", ".join(report.reset_classes),
+        )
+    for what, names in (
+        ("Not in the checkpoint, left at their start", report.missing),
+        ("In the checkpoint, unknown to the model", report.unexpected),
+        ("Of another shape, left at their start", report.other_shape),
+    ):
+        names = [name for name in names if not name.endswith(_COUNTERS)]
+        if names:
+            logger.warning("%s (%d): %s", what, len(names), ", ".join(_grouped(names)))
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """The names; a part of the model that is absent as a whole is named once."""
+    aux = [name for name in names if name.startswith(AUX_PARTS)]
+    rest = [name for name in names if not name.startswith(AUX_PARTS)]
+    if len(aux) > 20:
+        return [*rest, f"{AUX_PARTS[0]}* and {AUX_PARTS[1]}* ({len(aux)})"]
+    return [*rest, *aux]
+
+
+def _some(names: Sequence[str], count: int = 4) -> str:
+    shown = ", ".join(names[:count]) or "none"
+    return shown + (f", … ({len(names)} in all)" if len(names) > count else "")

@@ -1,0 +1,127 @@
+"""Reading checkpoint files without running anything they contain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from typing import Any, Mapping, NamedTuple
+
+import torch
+from detectron2.utils.file_io import PathManager
+from torch import Tensor
+
+from .reference import (
+    convert_reference_state_dict,
+    has_averaged_weights,
+    is_reference_state_dict,
+)
+
+# Objects of these packages lie in the reference's Lightning checkpoints beside the weights. They
+# are read as empty placeholders.
+_TRAINER_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "nanodet.")
+_WEIGHT_KEYS = ("model", "state_dict")
+EMA_KEY = "ema"
+
+
+class Weights(NamedTuple):
+    """A model's weights and where they come from, in words."""
+
+    state_dict: dict[str, Tensor]
+    origin: str
+
+
+class _Placeholder:
+    """Stands for an object of a trainer; keeps nothing and does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_file(source: str) -> Any:
+    """Content of a checkpoint file, on the CPU, read with ``weights_only=True``.
+
+    Args:
+        source: a local path, or a URL that detectron2's ``PathManager`` knows (it is cached).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a checkpoint, or holds objects that could run code.
+    """
+    path = PathManager.get_local_path(source)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"checkpoint {source} not found")
+    try:
+        with _trainer_placeholders(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"checkpoint {source} cannot be read safely. It is damaged, not a torch file, or holds "
+            f"objects other than weights (nothing of it was run): {str(error).splitlines()[0]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _trainer_placeholders(path: str):
+    """Let trainers' objects in the file at ``path`` load as placeholders, where torch can."""
+    find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # torch >= 2.6
+    names = []
+    if find is not None:
+        with contextlib.suppress(Exception):  # not a zip file: torch.load itself will say more
+            names = find(path)
+    trainer_names = [name for name in names if name.startswith(_TRAINER_PACKAGES)]
+    if not trainer_names:
+        yield
+        return
+    placeholders = [(_placeholder_class(name), name) for name in trainer_names]
+    with torch.serialization.safe_globals(placeholders):
+        yield
+
+
+def _placeholder_class(name: str) -> type:
+    return type(name.rpartition(".")[2], (_Placeholder,), {})
+
+
+def read_weights(source: str) -> Weights:
+    """A model's weights from any checkpoint that this project knows.
+
+    These are: its own (averaged weights win over raw ones), the reference's ``.pth`` and ``.ckpt``
+    files (likewise), and a bare state dict.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_file`, and if there are no weights in it.
+    """
+    content = read_file(source)
+    if isinstance(content, Mapping) and _is_state_dict(content.get(EMA_KEY)):
+        return Weights(dict(content[EMA_KEY]), "averaged (EMA) weights")
+    candidates = [content]
+    if isinstance(content, Mapping):
+        candidates = [content[key] for key in _WEIGHT_KEYS if key in content] + candidates
+    for state_dict in candidates:
+        if _is_state_dict(state_dict):
+            return _named_our_way(state_dict)
+    found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(
+        f"checkpoint {source} holds no weights; found {found}, "
+        f"allowed: a state dict, alone or under one of {[EMA_KEY, *_WEIGHT_KEYS]}"
+    )
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(x, Tensor) for x in value.values())
+    )
+
+
+def _named_our_way(state_dict: Mapping[str, Tensor]) -> Weights:
+    if not is_reference_state_dict(state_dict):
+        return Weights({k.removeprefix("module."): v for k, v in state_dict.items()}, "weights")
+    averaged = "averaged (EMA) " if has_averaged_weights(state_dict) else ""
+    return Weights(
+        convert_reference_state_dict(state_dict), f"{averaged}weights of the reference, renamed"
+    )

@@ -1,0 +1,98 @@
+"""The only place that knows how the reference implementation names its weights.
+
+The reference is RangiLyu/nanodet 1.0; its files are Lightning checkpoints (``*.ckpt``, with raw and
+averaged weights) and plain weights (``*.pth``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Mapping, TypeVar, Union
+
+T = TypeVar("T")
+_Rule = tuple[str, Union[str, Callable[[re.Match], str]]]
+
+_EMA_PREFIX = "avg_model."
+_WRAPPERS = ("module.", "model.")
+
+# A name passes through all rules in order; the first field is searched, not matched.
+_RULES: tuple[_Rule, ...] = (
+    # ShuffleNetV2: torchvision's layout, where norms are numbered beside their convolutions
+    (r"^backbone\.conv1\.0\.", "backbone.stem."),
+    (r"^backbone\.conv1\.1\.", "backbone.stem.norm."),
+    (r"^backbone\.stage(\d)\.", lambda m: f"backbone.stages.res{int(m[1]) + 1}."),
+    (r"\.(branch[12])\.1\.", r".\1.0.norm."),
+    (r"\.branch1\.2\.", ".branch1.1."),
+    (r"\.branch1\.3\.", ".branch1.1.norm."),
+    (r"\.branch2\.3\.", ".branch2.1."),
+    (r"\.branch2\.4\.", ".branch2.1.norm."),
+    (r"\.branch2\.5\.", ".branch2.2."),
+    (r"\.branch2\.6\.", ".branch2.2.norm."),
+    # GhostPAN
+    (r"^(aux_)?fpn\.", lambda m: f"{m[1] or ''}neck."),
+    (r"\.extra_lvl_(in|out)_conv\.", r".extra_\1_convs."),
+    (r"\.reduce_conv\.", ".residual."),
+    (r"\.ghost1\.", ".expand."),
+    (r"\.ghost2\.", ".project."),
+    (r"\.primary_conv\.0\.", ".primary."),
+    (r"\.primary_conv\.1\.", ".primary.norm."),
+    (r"\.cheap_operation\.0\.", ".cheap."),
+    (r"\.cheap_operation\.1\.", ".cheap.norm."),
+    (r"\.shortcut\.1\.", ".shortcut.0.norm."),
+    (r"\.shortcut\.2\.", ".shortcut.1."),
+    (r"\.shortcut\.3\.", ".shortcut.1.norm."),
+    # heads
+    (r"^head\.cls_convs\.", "head.towers."),
+    (r"^head\.gfl_cls\.", "head.predictors."),
+    (r"^head\.distribution_project\.project$", "head.bins"),
+    (r"^aux_head\.cls_convs\.", "aux_head.class_tower."),
+    (r"^aux_head\.reg_convs\.", "aux_head.box_tower."),
+    (r"^aux_head\.gfl_cls\.", "aux_head.class_predictor."),
+    (r"^aux_head\.gfl_reg\.", "aux_head.box_predictor."),
+    (r"^(aux_head\.scales\.\d+)\.scale$", r"\1"),
+    # convolution blocks
+    (r"\.dwnorm\.", ".depthwise.norm."),
+    (r"\.pwnorm\.", ".pointwise.norm."),
+    (r"\.(bn|gn)\.", ".norm."),
+    (r"\.conv\.", "."),
+)
+
+
+def is_reference_state_dict(state_dict: Mapping[str, object]) -> bool:
+    """Whether the names are the reference's: only it calls the neck ``fpn``."""
+    return any(re.search(r"(^|\.)fpn\.", name) for name in state_dict)
+
+
+def has_averaged_weights(state_dict: Mapping[str, object]) -> bool:
+    """Whether a reference checkpoint carries averaged (EMA) weights beside the raw ones."""
+    return any(name.startswith(_EMA_PREFIX) for name in state_dict)
+
+
+def convert_reference_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename the reference's weights to this project's.
+
+    Averaged weights win over raw ones of the same name, and the trainers' prefixes go. Names of
+    unknown parts stay as they are, so that the loader reports them.
+    """
+    names = {_strip_wrappers(name): name for name in state_dict if not _is_averaged(name)}
+    names.update({_strip_wrappers(name): name for name in state_dict if _is_averaged(name)})
+    return {_rename(name): state_dict[source] for name, source in names.items()}
+
+
+def _is_averaged(name: str) -> bool:
+    return name.startswith(_EMA_PREFIX)
+
+
+def _strip_wrappers(name: str) -> str:
+    if _is_averaged(name):
+        return name[len(_EMA_PREFIX) :]
+    for prefix in _WRAPPERS:
+        if name.startswith(prefix):
+            name = name[len(prefix) :]
+    return name
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RULES:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,121 @@
+"""Helpers around detectron2's lazy configs."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+from detectron2.config import LazyCall, LazyConfig
+from detectron2.utils.registry import _convert_target_to_string, locate
+from omegaconf import DictConfig, ListConfig
+
+_PACKAGE = Path(__file__).resolve().parent
+_CONFIG_ROOTS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # installed; source tree
+
+
+def get_config(name: str) -> DictConfig:
+    """Load a config that ships with the package, e.g. ``get_config("common/train.py")``.
+
+    Raises:
+        ValueError: if there is none of that name; the message lists those there are.
+    """
+    for root in _CONFIG_ROOTS:
+        if (root / name).is_file():
+            return LazyConfig.load(str(root / name))
+    known = sorted({str(f.relative_to(r)) for r in _CONFIG_ROOTS for f in r.rglob("*.py")})
+    raise ValueError(f"no config {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def partial(constructor: Callable) -> Callable[..., DictConfig]:
+    """Like ``LazyCall``, for a part whose parent supplies the remaining arguments.
+
+    ``model.neck = partial(GhostPAN)(out_channels=96)`` makes a config node which instantiates to
+    ``functools.partial(GhostPAN, out_channels=96)``; the meta-architecture adds ``input_shapes``.
+    """
+    return functools.partial(LazyCall(bind), constructor=_convert_target_to_string(constructor))
+
+
+def bind(*, constructor: str, **arguments: Any) -> functools.partial:
+    """What a :func:`partial` node instantiates to.
+
+    Raises:
+        ValueError: for an argument that the constructor does not take.
+    """
+    target = locate(constructor)
+    for name in arguments:
+        _require_known(name, _parameters(target), where=constructor)
+    return functools.partial(target, **arguments)
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """``LazyConfig.apply_overrides``, which refuses keys that nothing reads.
+
+    A key has to be in the config already, or to be an argument of the callable it belongs to.
+    ``+key=value`` adds one on purpose.
+
+    Raises:
+        ValueError: for an override that is not ``key=value``, or an unknown key.
+    """
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise ValueError(f"override {override!r}; allowed: key=value, e.g. train.max_iter=1000")
+        if not key.startswith("+"):
+            _require_key(cfg, key)
+    return LazyConfig.apply_overrides(cfg, list(overrides))
+
+
+def refuse_unknown_train_keys(cfg: DictConfig) -> None:
+    """Raise ``ValueError`` for a key of ``cfg.train`` that ``common/train.py`` does not have.
+
+    Nothing else would notice a mistyped one, because ``train`` is not the arguments of a callable.
+    """
+    _refuse_unknown(cfg.train, get_config("common/train.py").train, "train")
+
+
+def _refuse_unknown(section: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    for name, value in section.items():
+        _require_known(name, known, where=where)
+        if isinstance(value, Mapping):
+            _refuse_unknown(value, known[name], f"{where}.{name}")
+
+
+def _require_key(cfg: DictConfig, key: str) -> None:
+    node: Any = cfg
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        where = ".".join(parts[:i]) or "the config"
+        if isinstance(node, ListConfig):
+            _require_known(part, [str(j) for j in range(len(node))], where=where)
+            node = node[int(part)]
+            continue
+        if not isinstance(node, DictConfig):
+            raise ValueError(f"config key {key!r}: {where} is {node!r} and has no keys")
+        known = list(node)
+        if "_target_" in node:
+            target = node.get("constructor", node["_target_"])
+            known += _parameters(locate(target) if isinstance(target, str) else target)
+        _require_known(part, known, where=where)
+        if part not in node and i + 1 < len(parts):
+            raise ValueError(f"config key {key!r}: {where}.{part} is not set and has no keys yet")
+        node = node.get(part)
+
+
+def _require_known(name: str, known: Iterable[str], *, where: str) -> None:
+    known = [k for k in known if not k.startswith("_")]
+    if name in known or _ANYTHING in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{where} has no {name!r}{hint} Allowed: {', '.join(known)}")
+
+
+_ANYTHING = "**"  # in a list of parameters: the callable takes any keyword
+
+
+def _parameters(target: Callable) -> list[str]:
+    parameters = inspect.signature(target).parameters.values()
+    return [_ANYTHING if p.kind is p.VAR_KEYWORD else p.name for p in parameters]

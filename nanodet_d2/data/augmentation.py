@@ -1,0 +1,240 @@
+"""The reference's augmentation: one projective warp and a colour change.
+
+Pixels are addressed by their index, with no half-pixel centre: plain resizing to half the size
+takes every other pixel. The official weights expect this; ``cv2.resize`` would shift the image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import cv2
+import numpy as np
+from detectron2.data.transforms import Augmentation, ColorTransform, Transform
+
+Range = Sequence[float]
+
+
+class WarpTransform(Transform):
+    """Warp by a 3 x 3 matrix on pixel indices, bilinear, black outside.
+
+    Args:
+        matrix: (3, 3), from input to output, column vectors (x, y, 1).
+        height, width: size of the output.
+    """
+
+    def __init__(self, matrix: np.ndarray, height: int, width: int):
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """Warp an image (H, W) or (H, W, C)."""
+        return cv2.warpPerspective(img, self.matrix, (self.width, self.height))
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Warp a label map (H, W) by the nearest pixel."""
+        return cv2.warpPerspective(
+            segmentation, self.matrix, (self.width, self.height), flags=cv2.INTER_NEAREST
+        )
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Map points (K, 2)."""
+        points = np.concatenate([coords, np.ones((len(coords), 1))], axis=1) @ self.matrix.T
+        return points[:, :2] / points[:, 2:]
+
+
+class RandomWarp(Augmentation):
+    """Perspective, scale, stretch, rotation, shear, flip and translation in one warp.
+
+    With the defaults it only stretches the image to ``size``: the evaluation's input.
+
+    Args:
+        size: (height, width) of the output.
+        keep_ratio: keep the image's aspect ratio; the output then is smaller than ``size`` in one
+            direction.
+        perspective: largest absolute value of the two perspective entries.
+        scale: range of the factor.
+        stretch: ranges of the factors of width and height.
+        rotation: largest angle, degrees; positive is counter-clockwise.
+        shear: largest angle of each direction, degrees.
+        flip: probability of a horizontal flip.
+        translate: largest shift as a share of the image's size.
+
+    Raises:
+        ValueError: for a size below 1, a range that is not (low, high), or a flip that is no
+            probability.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int],
+        *,
+        keep_ratio: bool = False,
+        perspective: float = 0.0,
+        scale: Range = (1.0, 1.0),
+        stretch: Sequence[Range] = ((1.0, 1.0), (1.0, 1.0)),
+        rotation: float = 0.0,
+        shear: float = 0.0,
+        flip: float = 0.0,
+        translate: float = 0.0,
+    ):
+        super().__init__()
+        _check_warp(size, {"scale": scale, "stretch[0]": stretch[0], "stretch[1]": stretch[1]}, flip)
+        self.size = tuple(size)
+        self.keep_ratio = keep_ratio
+        self.perspective = perspective
+        self.scale = scale
+        self.stretch = stretch
+        self.rotation = rotation
+        self.shear = shear
+        self.flip = flip
+        self.translate = translate
+
+    def get_transform(self, image: np.ndarray) -> WarpTransform:
+        height, width = image.shape[:2]
+        uniform = np.random.uniform
+        out_height, out_width = output_size(height, width, self.size, keep_ratio=self.keep_ratio)
+        matrix = warp_matrix(
+            (height, width),
+            (out_height, out_width),
+            keep_ratio=self.keep_ratio,
+            perspective=uniform(-self.perspective, self.perspective, 2),
+            scale=uniform(*self.scale),
+            stretch=(uniform(*self.stretch[0]), uniform(*self.stretch[1])),
+            rotation=uniform(-self.rotation, self.rotation),
+            shear=uniform(-self.shear, self.shear, 2),
+            flip=np.random.random() < self.flip,
+            translate=uniform(0.5 - self.translate, 0.5 + self.translate, 2),
+        )
+        return WarpTransform(matrix, out_height, out_width)
+
+
+class RandomColor(Augmentation):
+    """Brightness, contrast and saturation of a BGR uint8 image, each with probability 1/2.
+
+    The result is rounded and clipped to uint8; the reference goes on with unbounded floats.
+
+    Args:
+        brightness: largest absolute shift, as a share of 255.
+        contrast: range of the factor on all channels.
+        saturation: range of the factor on the S of HSV.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: Range = (0.6, 1.4),
+        saturation: Range = (0.5, 1.2),
+    ):
+        super().__init__()
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+
+    def get_transform(self, image: np.ndarray) -> ColorTransform:
+        def drawn(low: float, high: float) -> float | None:
+            return np.random.uniform(low, high) if np.random.randint(2) else None
+
+        brightness = drawn(-self.brightness, self.brightness)
+        contrast = drawn(*self.contrast)
+        saturation = drawn(*self.saturation)
+        return ColorTransform(lambda img: adjust_color(img, brightness, contrast, saturation))
+
+
+def output_size(
+    height: int, width: int, size: tuple[int, int], *, keep_ratio: bool
+) -> tuple[int, int]:
+    """(height, width) after the warp: ``size``, or with ``keep_ratio`` what fits into it."""
+    if not keep_ratio:
+        return size
+    ratio = min(size[0] / height, size[1] / width)
+    return int(ratio * height), int(ratio * width)
+
+
+def warp_matrix(
+    in_size: tuple[int, int],
+    out_size: tuple[int, int],
+    *,
+    keep_ratio: bool = False,
+    perspective: Sequence[float] = (0.0, 0.0),
+    scale: float = 1.0,
+    stretch: Sequence[float] = (1.0, 1.0),
+    rotation: float = 0.0,
+    shear: Sequence[float] = (0.0, 0.0),
+    flip: bool = False,
+    translate: Sequence[float] = (0.5, 0.5),
+) -> np.ndarray:
+    """Matrix (3, 3) of the reference's warp, for the given draws.
+
+    The image is moved to the origin, transformed there in the order of the arguments, moved so
+    that its centre lies at ``translate`` (shares of its size), and resized to ``out_size``.
+
+    Args:
+        in_size, out_size: (height, width).
+        rotation, shear: degrees.
+    """
+    height, width = in_size
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    shear_x, shear_y = (math.tan(math.radians(x)) for x in shear)
+    factors = [
+        _resize_matrix(in_size, out_size, keep_ratio=keep_ratio),
+        _translation(translate[0] * width, translate[1] * height),
+        np.diag([-1.0 if flip else 1.0, 1.0, 1.0]),
+        np.array([[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]]),
+        np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]),
+        np.diag([stretch[0], stretch[1], 1.0]),
+        np.diag([scale, scale, 1.0]),
+        np.array([[1, 0, 0], [0, 1, 0], [perspective[0], perspective[1], 1]]),
+        _translation(-width / 2, -height / 2),
+    ]
+    return np.linalg.multi_dot(factors)
+
+
+def adjust_color(
+    image: np.ndarray,
+    brightness: float | None = None,
+    contrast: float | None = None,
+    saturation: float | None = None,
+) -> np.ndarray:
+    """Shift, scale and saturate a BGR uint8 image (H, W, 3) in [0, 1]; None leaves a step out."""
+    if brightness is None and contrast is None and saturation is None:
+        return image
+    pixels = image.astype(np.float32) / 255
+    if brightness is not None:
+        pixels += np.float32(brightness)
+    if contrast is not None:
+        pixels *= np.float32(contrast)
+    if saturation is not None:
+        hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
+        hsv[..., 1] *= np.float32(saturation)
+        pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+    return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+
+
+def _resize_matrix(
+    in_size: tuple[int, int], out_size: tuple[int, int], *, keep_ratio: bool
+) -> np.ndarray:
+    (height, width), (out_height, out_width) = in_size, out_size
+    if not keep_ratio:
+        return np.diag([out_width / width, out_height / height, 1.0])
+    ratio = min(out_height / height, out_width / width)
+    return (
+        _translation(out_width / 2, out_height / 2)
+        @ np.diag([ratio, ratio, 1.0])
+        @ _translation(-width / 2, -height / 2)
+    )
+
+
+def _translation(x: float, y: float) -> np.ndarray:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def _check_warp(size: Sequence[int], ranges: dict[str, Range], flip: float) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"RandomWarp size {list(size)}; allowed: (height, width), 1 or more each")
+    for name, value in ranges.items():
+        if len(value) != 2 or not 0 < value[0] <= value[1]:
+            raise ValueError(f"RandomWarp {name} {list(value)}; allowed: 0 < low <= high")
+    if not 0 <= flip <= 1:
+        raise ValueError(f"RandomWarp flip {flip}; allowed: 0 to 1")

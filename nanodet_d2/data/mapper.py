@@ -1,0 +1,94 @@
+"""From a data set dict to the model's input."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
+from detectron2.structures import Boxes, BoxMode, Instances
+
+
+class DetectionMapper:
+    """Read an image, augment it with its boxes and make uint8 tensors.
+
+    Args:
+        is_train: make ``instances`` (and ``ignore_boxes``) from the annotations.
+        augmentations: detectron2 augmentations, in order.
+        image_format: "BGR" or "RGB".
+        keep_empty_boxes: keep boxes that the augmentation left without area, as the reference
+            does. Each of them takes a prior away from a real object.
+        use_ignore_boxes: hand crowd boxes to the model as ``ignore_boxes``, for an assigner with
+            ``ignore_iof_thr``. They are never objects to find.
+
+    Raises:
+        ValueError: for an image that cannot be read; the message names its path.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: Sequence[Augmentation],
+        image_format: str = "BGR",
+        keep_empty_boxes: bool = False,
+        use_ignore_boxes: bool = False,
+    ):
+        self.is_train = is_train
+        self.augmentations = AugmentationList(list(augmentations))
+        self.image_format = image_format
+        self.keep_empty_boxes = keep_empty_boxes
+        self.use_ignore_boxes = use_ignore_boxes
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Input of ``NanoDetPlus`` for one data set dict, which is not changed."""
+        sample = {k: v for k, v in dataset_dict.items() if k != "annotations"}
+        annotations = dataset_dict.get("annotations", [])
+        inputs = AugInput(read_image(sample, self.image_format), boxes=_boxes(annotations))
+        self.augmentations(inputs)
+        image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
+        sample["image"] = torch.from_numpy(image)
+        if self.is_train:
+            self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
+        return sample
+
+    def _add_targets(
+        self,
+        sample: dict[str, Any],
+        annotations: Sequence[dict[str, Any]],
+        xyxy: np.ndarray,
+        size: tuple[int, int],
+    ) -> None:
+        boxes = Boxes(torch.as_tensor(xyxy, dtype=torch.float32))
+        boxes.clip(size)
+        classes = torch.tensor([x["category_id"] for x in annotations], dtype=torch.int64)
+        crowd = torch.tensor([bool(x.get("iscrowd", 0)) for x in annotations], dtype=torch.bool)
+        kept = ~crowd if self.keep_empty_boxes else ~crowd & boxes.nonempty()
+        sample["instances"] = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
+        if self.use_ignore_boxes:
+            sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
+
+
+def read_image(dataset_dict: dict[str, Any], image_format: str) -> np.ndarray:
+    """The image (H, W, 3) uint8 of a data set dict; fills in ``height`` and ``width`` if absent.
+
+    Raises:
+        ValueError: if the file is missing, damaged, or not of the size that the dict tells.
+    """
+    path = dataset_dict["file_name"]
+    try:
+        image = detection_utils.read_image(path, format=image_format)
+        detection_utils.check_image_size(dataset_dict, image)
+    except (OSError, SyntaxError, ValueError, detection_utils.SizeMismatchError) as error:
+        raise ValueError(f"image {path} cannot be used: {error}") from error
+    return image
+
+
+def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
+    boxes = [
+        BoxMode.convert(x["bbox"], x.get("bbox_mode", BoxMode.XYXY_ABS), BoxMode.XYXY_ABS)
+        for x in annotations
+    ]
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

@@ -1,0 +1,17 @@
+"""What detectron2's engine lacks: averaged weights, safe checkpoints, metrics as json."""
+
+from .ema import EMAHook, ModelEMA
+from .evaluator import DetectionEvaluator
+from .solver import build_optimizer, warmup_cosine
+from .training import evaluate, evaluate_checkpoint, train
+
+__all__ = [
+    "DetectionEvaluator",
+    "EMAHook",
+    "ModelEMA",
+    "build_optimizer",
+    "evaluate",
+    "evaluate_checkpoint",
+    "train",
+    "warmup_cosine",
+]

@@ -1,0 +1,46 @@
+"""detectron2's COCOEvaluator, with all twelve metrics and lenient with hand-made files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.evaluation import COCOEvaluator
+
+from nanodet_d2.compat import has_compiled_op
+
+_RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # COCOeval.stats[6:12]
+
+
+class DetectionEvaluator(COCOEvaluator):
+    """Box AP and AR of a data set in detectron2's catalog.
+
+    Args:
+        dataset_name: name in detectron2's catalog.
+        output_dir: where predictions and results are written; nowhere if None.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None):
+        super().__init__(
+            dataset_name,
+            tasks=("bbox",),
+            output_dir=output_dir,
+            use_fast_impl=has_compiled_op("COCOevalEvaluateImages"),
+        )
+        self._complete_annotations()
+
+    def _complete_annotations(self) -> None:
+        """Fill in the fields that pycocotools needs and hand-made files often lack."""
+        content = self._coco_api.dataset
+        content.setdefault("info", {})
+        for annotation in content.get("annotations", []):
+            annotation.setdefault("iscrowd", 0)
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict:
+        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if coco_eval is None:
+            return results
+        recalls = {name: 100 * float(x) for name, x in zip(_RECALLS, coco_eval.stats[6:12])}
+        per_class = {k: v for k, v in results.items() if "-" in k}
+        overall = {k: v for k, v in results.items() if k not in per_class}
+        return {**overall, **recalls, **per_class}

@@ -1,0 +1,162 @@
+"""Training and evaluation of a lazy config, on detectron2's trainers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import (
+    AMPTrainer,
+    HookBase,
+    SimpleTrainer,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig
+from torch import nn
+
+from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
+
+from .ema import EMAHook, ModelEMA
+from .hooks import BestCheckpointer, InterruptCheckpointer
+
+logger = logging.getLogger(__name__)
+
+BEST_METRIC = "bbox/AP"
+RESULTS_FILE = "evaluation.json"
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
+    """Evaluate a model on the config's test set, print the metrics and write them as json.
+
+    Returns:
+        ``{"bbox": {"AP": …}}`` on the main process, an empty dict on the others.
+    """
+    loader = instantiate(cfg.dataloader.test)
+    results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
+    if comm.is_main_process():
+        print_csv_format(results)
+        path = os.path.join(cfg.train.output_dir, RESULTS_FILE)
+        with PathManager.open(path, "w") as f:
+            json.dump(results, f, indent=1)
+        logger.info("Metrics written to %s", path)
+    return results
+
+
+def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate ``train.init_checkpoint``, which has to fit the config's model as a whole.
+
+    Raises:
+        ValueError: without a checkpoint, or with one that does not fit.
+    """
+    if not cfg.train.init_checkpoint:
+        raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
+    model = instantiate(cfg.model).to(cfg.train.device)
+    load_weights(model, cfg.train.init_checkpoint, require_all=True)
+    return evaluate(cfg, create_ddp_model(model, **_ddp_arguments(cfg)))
+
+
+def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
+    """Train a config's model; the last evaluation's metrics are returned.
+
+    Args:
+        cfg: with ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier`` and ``train``.
+        resume: go on from the last checkpoint in ``train.output_dir`` if there is one; else start
+            from ``train.init_checkpoint``.
+    """
+    model = instantiate(cfg.model).to(cfg.train.device)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    del cfg.optimizer.params.model  # so that the config can still be saved
+    loader = instantiate(cfg.dataloader.train)
+
+    ddp_model = create_ddp_model(model, **_ddp_arguments(cfg))
+    trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
+    ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
+    checkpointables = {"trainer": trainer} if ema is None else {"trainer": trainer, "ema": ema}
+    checkpointer = SafeCheckpointer(ddp_model, cfg.train.output_dir, **checkpointables)
+
+    results: dict[str, Any] = {}
+
+    def test() -> dict[str, Any]:
+        with ema.applied() if ema else contextlib.nullcontext():
+            results.update(evaluate(cfg, ddp_model) or {})
+        return results
+
+    trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
+    start_iter = _load_start(cfg, model, ema, trainer, checkpointer, resume=resume)
+    if start_iter >= cfg.train.max_iter:
+        logger.warning("Nothing to do: iteration %d of %d", start_iter, cfg.train.max_iter)
+        return results
+    trainer.train(start_iter, cfg.train.max_iter)
+    return results
+
+
+def _build_trainer(
+    cfg: DictConfig, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    if not cfg.train.amp.enabled:
+        return SimpleTrainer(model, loader, optimizer)
+    if not str(cfg.train.device).startswith("cuda"):
+        raise ValueError(
+            f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}"
+        )
+    return AMPTrainer(model, loader, optimizer)
+
+
+def _build_hooks(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, ema: ModelEMA | None, test: Any
+) -> list[HookBase | None]:
+    """The order matters: the average first, so that all others see it up to date."""
+    main = comm.is_main_process()
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    return [
+        hooks.IterationTimer(),
+        EMAHook(ema) if ema else None,
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        InterruptCheckpointer(checkpointer),
+        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+        hooks.EvalHook(cfg.train.eval_period, test),
+        BestCheckpointer(cfg.train.eval_period, checkpointer, BEST_METRIC) if main else None,
+        hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
+    ]
+
+
+def _load_start(
+    cfg: DictConfig,
+    model: nn.Module,
+    ema: ModelEMA | None,
+    trainer: SimpleTrainer,
+    checkpointer: SafeCheckpointer,
+    *,
+    resume: bool,
+) -> int:
+    """Load what the training starts from and return its first iteration."""
+    if resume and checkpointer.has_checkpoint():
+        checkpointer.resume_or_load("", resume=True)
+        return trainer.iter + 1  # a checkpoint names the last finished iteration
+    if resume:
+        logger.warning("No checkpoint in %s to resume from.", cfg.train.output_dir)
+    if cfg.train.init_checkpoint:
+        load_weights(model, cfg.train.init_checkpoint)
+    else:
+        logger.info("No train.init_checkpoint: training starts from random weights.")
+    if ema:
+        ema.reset()
+    return 0
+
+
+def _ddp_arguments(cfg: DictConfig) -> dict[str, Any]:
+    arguments = dict(cfg.train.ddp)
+    if not str(cfg.train.device).startswith("cuda"):
+        arguments["device_ids"] = None  # detectron2 would name a GPU
+    return arguments

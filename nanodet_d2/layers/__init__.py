@@ -1,0 +1,12 @@
+"""Building blocks shared by backbones, necks and heads."""
+
+from .conv import DepthwiseSeparableConv, conv_norm_act, get_activation
+from .ghost import GhostBottleneck, GhostModule
+
+__all__ = [
+    "DepthwiseSeparableConv",
+    "GhostBottleneck",
+    "GhostModule",
+    "conv_norm_act",
+    "get_activation",
+]

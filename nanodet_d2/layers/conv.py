@@ -1,0 +1,94 @@
+"""Convolution -> norm -> activation, as detectron2's ``Conv2d`` runs them."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from detectron2.layers import Conv2d, get_norm
+from fvcore.nn.weight_init import c2_msra_fill
+from torch import nn
+
+LEAKY_SLOPE = 0.1  # NanoDet's choice; torch's default is 0.01
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "ReLU": lambda: nn.ReLU(inplace=True),
+    "ReLU6": lambda: nn.ReLU6(inplace=True),
+    "LeakyReLU": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "ELU": lambda: nn.ELU(inplace=True),
+    "SELU": lambda: nn.SELU(inplace=True),
+    "SiLU": lambda: nn.SiLU(inplace=True),
+    "Hardswish": lambda: nn.Hardswish(inplace=True),
+    "GELU": nn.GELU,
+    "PReLU": nn.PReLU,
+}
+
+
+def get_activation(name: str | None) -> nn.Module | None:
+    """A new activation module by name; ``None`` and ``""`` mean no activation.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if not name:
+        return None
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; allowed: {', '.join(_ACTIVATIONS)}, None")
+    return _ACTIVATIONS[name]()
+
+
+def conv_norm_act(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    norm: str = "BN",
+    activation: str | None = "LeakyReLU",
+) -> Conv2d:
+    """A "same"-padded convolution with its norm and activation; it has a bias iff ``norm`` is "".
+
+    The weight starts Kaiming-normal over the fan-out (He et al. 2015, section 2.2).
+    """
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=get_activation(activation),
+    )
+    c2_msra_fill(conv)
+    return conv
+
+
+class DepthwiseSeparableConv(nn.Sequential):
+    """Depthwise k x k and pointwise 1 x 1, each followed by norm and activation (MobileNet).
+
+    detectron2's ``DepthwiseSeparableConv2d`` has no stride, which the neck's down-sampling needs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 5,
+        *,
+        stride: int = 1,
+        norm: str = "BN",
+        activation: str | None = "LeakyReLU",
+    ):
+        super().__init__()
+        self.depthwise = conv_norm_act(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride=stride,
+            groups=in_channels,
+            norm=norm,
+            activation=activation,
+        )
+        self.pointwise = conv_norm_act(in_channels, out_channels, norm=norm, activation=activation)

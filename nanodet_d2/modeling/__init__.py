@@ -1,0 +1,15 @@
+"""The model's parts; importing this fills detectron2's registries."""
+
+from .backbone import ShuffleNetV2
+from .head import DynamicSoftLabelAssigner, NanoDetPlusHead, SimpleConvHead
+from .meta_arch import NanoDetPlus
+from .neck import GhostPAN
+
+__all__ = [
+    "DynamicSoftLabelAssigner",
+    "GhostPAN",
+    "NanoDetPlus",
+    "NanoDetPlusHead",
+    "ShuffleNetV2",
+    "SimpleConvHead",
+]

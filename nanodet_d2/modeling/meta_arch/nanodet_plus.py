@@ -1,0 +1,199 @@
+"""NanoDet-Plus as a detectron2 meta-architecture."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Callable, Sequence
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postprocess
+from detectron2.structures import ImageList
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+
+AUX_AFTER_DETACH = ("guide", "drop")
+
+
+@META_ARCH_REGISTRY.register()
+class NanoDetPlus(nn.Module):
+    """Backbone, neck and head, and in training an auxiliary branch that guides the assignment.
+
+    Neck and heads come as modules, or as partials (``nanodet_d2.config.partial``) that still need
+    ``input_shapes``, which they get from the part before them.
+
+    Args:
+        backbone: detectron2 backbone; its ``output_shape`` tells channels and strides.
+        neck: partial of a neck with ``output_shape``.
+        head: partial of a ``NanoDetPlusHead``.
+        aux_head: partial of the auxiliary head; None trains without the branch. Its neck starts
+            as a copy of ``neck`` and both necks' levels are joined as its input.
+        aux_detach_iter: from this training iteration on, the branch sends no gradient into
+            backbone and neck.
+        aux_after_detach: what the branch does from then on: "guide" (as the reference) keeps
+            training and guiding the assignment, "drop" leaves the step, which is then several
+            times cheaper, and the head's own predictions guide.
+        pixel_mean, pixel_std: of each channel in the order of the input (BGR by default), in
+            [0, 255]; the defaults are the reference's.
+        score_thresh: a class score must be above it to be a detection.
+        nms_thresh: IoU above which class-wise NMS suppresses.
+        max_detections: kept per image.
+
+    Raises:
+        ValueError: for an unknown ``aux_after_detach``.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: nn.Module | Callable[..., nn.Module],
+        head: nn.Module | Callable[..., nn.Module],
+        aux_head: nn.Module | Callable[..., nn.Module] | None = None,
+        aux_detach_iter: int = 0,
+        aux_after_detach: str = "guide",
+        pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
+        pixel_std: Sequence[float] = (57.375, 57.12, 58.395),
+        score_thresh: float = 0.05,
+        nms_thresh: float = 0.6,
+        max_detections: int = 100,
+    ):
+        super().__init__()
+        if aux_after_detach not in AUX_AFTER_DETACH:
+            raise ValueError(f"aux_after_detach {aux_after_detach!r}; allowed: {AUX_AFTER_DETACH}")
+        self.backbone = backbone
+        self.neck = _bind(neck, input_shapes=backbone.output_shape())
+        self.head = _bind(head, input_shapes=self.neck.output_shape())
+        self.aux_neck = self.aux_head = None
+        if aux_head is not None:
+            self.aux_neck = copy.deepcopy(self.neck)
+            self.aux_head = _bind(
+                aux_head,
+                input_shapes=_doubled(self.neck.output_shape()),
+                num_classes=self.head.num_classes,
+                reg_max=self.head.reg_max,
+            )
+        self.aux_detach_iter = aux_detach_iter
+        self.aux_after_detach = aux_after_detach
+        self.select = dict(
+            score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
+        )
+        self.size_divisibility = max(x.stride for x in backbone.output_shape().values())
+        self.register_buffer("pixel_mean", _per_channel(pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", _per_channel(pixel_std), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, detections in inference.
+
+        Args:
+            batched_inputs: per image ``image`` (3, H, W), uint8 or float in [0, 255]; in training
+                ``instances`` with ``gt_boxes`` (XYXY, pixels of ``image``) and ``gt_classes``,
+                and, if wanted, ``ignore_boxes``; in inference ``height`` and ``width`` of the
+                result, those of ``image`` if absent.
+
+        Returns:
+            dict of scalar losses, or a list of ``{"instances": Instances}``.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        pyramid = self.neck(features)
+        raw = self.head(pyramid)
+        priors = self.head.priors(pyramid)
+        if self.training:
+            aux_raw = self.auxiliary_forward(features, pyramid)
+            return self.head.losses(raw, priors, self.ground_truth(batched_inputs), aux_raw)
+        return self.inference(raw, priors, images, batched_inputs)
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise and pad (with the mean colour, right and below) to (N, 3, H, W)."""
+        images = []
+        for x in batched_inputs:
+            image = x["image"]
+            if image.dim() != 3 or image.shape[0] != len(self.pixel_mean):
+                raise ValueError(
+                    f"image {x.get('file_name', '')} has shape {tuple(image.shape)}; "
+                    f"allowed: ({len(self.pixel_mean)}, height, width)"
+                )
+            images.append((image.to(self.device) - self.pixel_mean) / self.pixel_std)
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def auxiliary_forward(
+        self, features: dict[str, Tensor], pyramid: dict[str, Tensor]
+    ) -> Tensor | None:
+        """Raw output (N, P, C + 4 * (R + 1)) of the auxiliary branch; None where it takes no part.
+
+        The branch sees the neck's levels first, then its own.
+        """
+        if self.aux_head is None:
+            return None
+        if _training_iteration() >= self.aux_detach_iter:
+            if self.aux_after_detach == "drop":
+                return None
+            features = {name: x.detach() for name, x in features.items()}
+            pyramid = {name: x.detach() for name, x in pyramid.items()}
+        own = self.aux_neck(features)
+        return self.aux_head({k: torch.cat([pyramid[k], own[k]], dim=1) for k in pyramid})
+
+    def ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
+        """The batch's boxes, padded, on the model's device."""
+        for x in batched_inputs:
+            classes = x["instances"].gt_classes
+            # Looked at only in host memory, where it costs no synchronisation.
+            if classes.device.type == "cpu" and (classes >= self.head.num_classes).any():
+                raise ValueError(
+                    f"image {x.get('file_name', '')} has class {int(classes.max())}; "
+                    f"allowed by num_classes: 0 to {self.head.num_classes - 1}"
+                )
+        ignored = None
+        if any("ignore_boxes" in x for x in batched_inputs):
+            ignored = [x["ignore_boxes"].to(self.device) for x in batched_inputs]
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        return GroundTruth.from_instances(instances, ignored)
+
+    def inference(
+        self,
+        raw: Tensor,
+        priors: Tensor,
+        images: ImageList,
+        batched_inputs: list[dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Detections of each image, in the pixels of its ``height`` and ``width``."""
+        predictions = self.head.decode(raw, priors)
+        scores = predictions.logits.sigmoid()
+        boxes = clip_boxes(predictions.boxes, *images.tensor.shape[-2:])
+        results = []
+        for i, (x, size) in enumerate(zip(batched_inputs, images.image_sizes)):
+            instances = select_detections(scores[i], boxes[i], tuple(size), **self.select)
+            height, width = x.get("height", size[0]), x.get("width", size[1])
+            results.append({"instances": detector_postprocess(instances, height, width)})
+        return results
+
+    def inference_state_dict(self) -> dict[str, Tensor]:
+        """The state without the auxiliary branch: what an export or a release holds."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("aux_")}
+
+
+def _bind(part: nn.Module | Callable[..., nn.Module], **arguments: Any) -> nn.Module:
+    return part if isinstance(part, nn.Module) else part(**arguments)
+
+
+def _doubled(shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
+    return {k: ShapeSpec(channels=2 * x.channels, stride=x.stride) for k, x in shapes.items()}
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _training_iteration() -> int:
+    """Iteration of the running detectron2 trainer, which survives a resume; 0 outside of one."""
+    try:
+        return get_event_storage().iter
+    except AssertionError:
+        return 0

@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Train or evaluate a lazy config.
+
+    train_net.py --config-file configs/nanodet_plus_m_416.py [--num-gpus N] [--resume] [key=value …]
+    train_net.py --config-file … --eval-only train.init_checkpoint=weights.pth [key=value …]
+"""
+
+import argparse
+
+from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys  # isort: skip
+
+from detectron2.config import LazyConfig
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils.logger import setup_logger
+
+from nanodet_d2.engine import evaluate_checkpoint, train
+
+
+def main(args: argparse.Namespace) -> dict:
+    cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    refuse_unknown_train_keys(cfg)
+    default_setup(cfg, args)
+    setup_logger(cfg.train.output_dir, name="nanodet_d2")
+    if args.eval_only:
+        return evaluate_checkpoint(cfg)
+    return train(cfg, resume=args.resume)
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
