@@ -62,7 +62,7 @@ def load_weights(model: nn.Module, source: str, *, require_all: bool = False) ->
         box_rows = 4 * (model.head.reg_max + 1)
         fitting[name] = _keep_box_rows(weights.state_dict[name], state[name], box_rows)
     model.load_state_dict(fitting, strict=False)
-    _log(report, source, weights.origin)
+    _log(report, list(state), source, weights.origin)
     return report
 
 
@@ -105,32 +105,54 @@ def _keep_box_rows(saved: Tensor, current: Tensor, box_rows: int) -> Tensor:
     return mixed
 
 
-def _log(report: LoadReport, source: str, origin: str) -> None:
-    logger.info("Loaded %d tensors from %s (%s).", len(report.loaded), source, origin)
-    logger.debug("Loaded: %s", ", ".join(report.loaded))
+def _log(report: LoadReport, state: Sequence[str], source: str, origin: str) -> None:
+    logger.info(
+        "Loaded %d tensors from %s (%s): %s",
+        len(report.loaded),
+        source,
+        origin,
+        ", ".join(collapse_names(report.loaded, state)),
+    )
     if report.reset_classes:
         logger.warning(
             "The checkpoint has another number of classes: the class part starts anew, the box "
             "part is kept, in: %s",
             ", ".join(report.reset_classes),
         )
-    for what, names in (
-        ("Not in the checkpoint, left at their start", report.missing),
-        ("In the checkpoint, unknown to the model", report.unexpected),
-        ("Of another shape, left at their start", report.other_shape),
+    for what, names, universe in (
+        ("Not in the checkpoint, left at their start", report.missing, state),
+        ("In the checkpoint, unknown to the model", report.unexpected, report.unexpected),
+        ("Of another shape, left at their start", report.other_shape, report.other_shape),
     ):
-        names = [name for name in names if not name.endswith(_COUNTERS)]
         if names:
-            logger.warning("%s (%d): %s", what, len(names), ", ".join(_grouped(names)))
+            logger.warning(
+                "%s (%d): %s", what, len(names), ", ".join(collapse_names(names, universe))
+            )
 
 
-def _grouped(names: Sequence[str]) -> list[str]:
-    """The names; a part of the model that is absent as a whole is named once."""
-    aux = [name for name in names if name.startswith(AUX_PARTS)]
-    rest = [name for name in names if not name.startswith(AUX_PARTS)]
-    if len(aux) > 20:
-        return [*rest, f"{AUX_PARTS[0]}* and {AUX_PARTS[1]}* ({len(aux)})"]
-    return [*rest, *aux]
+def collapse_names(names: Sequence[str], universe: Sequence[str], prefix: str = "") -> list[str]:
+    """Shorten dotted names: a module whose names are all among them is named once, as ``module.*``.
+
+    Args:
+        names: the names to show.
+        universe: all names there are.
+        prefix: of the modules to look into, with its dot.
+    """
+    chosen = {name for name in names if name.startswith(prefix)}
+    children: dict[str, list[str]] = {}
+    for name in universe:
+        if name.startswith(prefix):
+            head, dot, _ = name[len(prefix) :].partition(".")
+            children.setdefault(prefix + head + dot, []).append(name)
+    shown: list[str] = []
+    for child, members in children.items():
+        if not child.endswith("."):
+            shown += [child] if child in chosen else []
+        elif chosen.issuperset(members):
+            shown.append(child + "*")
+        elif chosen.intersection(members):
+            shown += collapse_names(names, universe, child)
+    return shown
 
 
 def _some(names: Sequence[str], count: int = 4) -> str:

@@ -40,7 +40,10 @@ class DetectionEvaluator(COCOEvaluator):
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
         if coco_eval is None:
             return results
-        recalls = {name: 100 * float(x) for name, x in zip(_RECALLS, coco_eval.stats[6:12])}
+        recalls = {
+            name: 100 * float(x) if x >= 0 else float("nan")  # -1: no such objects in the set
+            for name, x in zip(_RECALLS, coco_eval.stats[6:12])
+        }
         per_class = {k: v for k, v in results.items() if "-" in k}
         overall = {k: v for k, v in results.items() if k not in per_class}
         return {**overall, **recalls, **per_class}

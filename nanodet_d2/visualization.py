@@ -1,0 +1,69 @@
+"""Pictures of detections and of ground truth, by detectron2's visualizer."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import cv2
+import numpy as np
+from detectron2.data import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+_GAP = 8  # pixels between the pictures of a sheet
+_SMALL = 480  # pixels; smaller images are enlarged, so that labels are readable
+
+
+def draw_detections(
+    image: np.ndarray, instances: Instances, metadata: Metadata, *, score_thresh: float = 0.35
+) -> np.ndarray:
+    """Draw the detections above a score.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        instances: with ``pred_boxes`` (XYXY, pixels of ``image``), ``scores``, ``pred_classes``.
+        metadata: its ``thing_classes`` name the classes.
+        score_thresh: lowest score to draw.
+
+    Returns:
+        (H', W', 3) uint8 BGR; small images come back enlarged.
+    """
+    shown = instances[instances.scores > score_thresh].to("cpu")
+    return _bgr(_visualizer(image, metadata).draw_instance_predictions(shown))
+
+
+def draw_annotations(
+    image: np.ndarray, dataset_dict: dict[str, Any], metadata: Metadata
+) -> np.ndarray:
+    """Draw the annotations of a detectron2 data set dict; shapes as in :func:`draw_detections`."""
+    return _bgr(_visualizer(image, metadata).draw_dataset_dict(dataset_dict))
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.ndarray:
+    """Join pictures to a white sheet, a title over each column; pictures may differ in size."""
+    height = max(x.shape[0] for row in rows for x in row)
+    width = max(x.shape[1] for row in rows for x in row)
+    header = np.full((40, width, 3), 255, np.uint8)
+
+    def cell(picture: np.ndarray) -> np.ndarray:
+        canvas = np.full((height + _GAP, width + _GAP, 3), 255, np.uint8)
+        canvas[: picture.shape[0], : picture.shape[1]] = picture
+        return canvas
+
+    def title(text: str) -> np.ndarray:
+        banner = header.copy()
+        cv2.putText(banner, text, (8, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 2)
+        return np.pad(banner, ((0, 0), (0, _GAP), (0, 0)), constant_values=255)
+
+    lines = [np.hstack([title(text) for text in titles])]
+    lines += [np.hstack([cell(picture) for picture in row]) for row in rows]
+    return np.vstack(lines)
+
+
+def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+    scale = max(1.0, _SMALL / max(image.shape[:2]))
+    return Visualizer(image[:, :, ::-1], metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+
+
+def _bgr(drawn: Any) -> np.ndarray:
+    return np.ascontiguousarray(drawn.get_image()[:, :, ::-1])

@@ -1,0 +1,22 @@
+"""The demo: a small detector for drawn shapes, trained from scratch in minutes on a CPU.
+
+``data.train`` and ``data.val`` are filled in by ``demo.py``, which draws the images.
+"""
+
+from .base import data, dataloader, lr_multiplier, model, optimizer, train
+
+data.input_size = [160, 160]
+dataloader.train.total_batch_size = 16
+dataloader.train.num_workers = 1
+dataloader.test.num_workers = 1
+model.backbone.size = "0.5x"
+model.aux_detach_iter = 100
+model.aux_after_detach = "drop"  # the branch is most of a step's time
+optimizer.lr = 2e-3
+lr_multiplier.warmup_iters = 50
+train.max_iter = 1000
+train.eval_period = 500
+train.log_period = 20
+train.checkpointer.period = 500
+train.ema.settings = dict(decay=0.99, warmup=100.0)  # ~100 steps, for so short a training
+train.output_dir = "./output/demo"

@@ -1,0 +1,116 @@
+"""Contracts of backbone and neck: what they declare is what they produce."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+
+from nanodet_d2.layers import GhostModule, get_activation
+from nanodet_d2.modeling import GhostPAN, ShuffleNetV2
+from nanodet_d2.modeling.backbone.shufflenetv2 import channel_shuffle
+
+PARAMETERS = {"0.5x": 143_136, "1.0x": 776_420, "1.5x": 1_755_680, "2.0x": 3_342_052}
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_shufflenet_declares_what_it_produces(size):
+    backbone = ShuffleNetV2(size).eval()
+    assert sum(p.numel() for p in backbone.parameters()) == PARAMETERS[size]
+    features = backbone(torch.zeros(2, 3, 64, 96))
+    assert list(features) == list(backbone.output_shape()) == ["res3", "res4", "res5"]
+    for name, spec in backbone.output_shape().items():
+        assert features[name].shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
+
+
+def test_shufflenet_builds_only_what_is_asked_for():
+    backbone = ShuffleNetV2("0.5x", out_features=["res4"])
+    assert list(backbone.stages) == ["res3", "res4"]
+    assert list(backbone(torch.zeros(1, 3, 32, 32))) == ["res4"]
+    assert backbone.size_divisibility == 16
+
+
+def test_shufflenet_refuses_what_it_has_not():
+    with pytest.raises(ValueError, match="'3x'; allowed: 0.5x, 1.0x"):
+        ShuffleNetV2("3x")
+    with pytest.raises(ValueError, match="res2.*allowed"):
+        ShuffleNetV2("0.5x", out_features=["res2"])
+    with pytest.raises(ValueError, match="unknown activation 'relu'"):
+        get_activation("relu")
+
+
+def test_channel_shuffle_interleaves_the_halves():
+    x = torch.arange(6.0).view(1, 6, 1, 1)
+    assert channel_shuffle(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+
+
+SHAPES = {
+    "res3": ShapeSpec(channels=8, stride=8),
+    "res4": ShapeSpec(channels=12, stride=16),
+    "res5": ShapeSpec(channels=20, stride=32),
+}
+
+
+def features_of(shapes, height=64, width=96):
+    return {
+        name: torch.randn(2, x.channels, height // x.stride, width // x.stride)
+        for name, x in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("extra, levels", [(0, 3), (1, 4)])
+@pytest.mark.parametrize("use_depthwise", [True, False])
+@pytest.mark.parametrize("num_blocks, residual", [(1, False), (2, True)])
+def test_neck_declares_what_it_produces(extra, levels, use_depthwise, num_blocks, residual):
+    neck = GhostPAN(
+        SHAPES,
+        out_channels=16,
+        num_extra_levels=extra,
+        use_depthwise=use_depthwise,
+        num_blocks=num_blocks,
+        residual=residual,
+    )
+    pyramid = neck(features_of(SHAPES))
+    assert list(pyramid) == list(neck.output_shape()) == ["p3", "p4", "p5", "p6"][:levels]
+    for name, spec in neck.output_shape().items():
+        size = (-(-64 // spec.stride), -(-96 // spec.stride))
+        assert pyramid[name].shape == (2, 16, *size)
+
+
+def test_neck_takes_levels_of_equal_stride():
+    shapes = {**SHAPES, "res5": ShapeSpec(channels=20, stride=16)}
+    neck = GhostPAN(shapes, out_channels=16, num_extra_levels=0)
+    pyramid = neck(features_of(shapes))
+    assert [x.stride for x in neck.output_shape().values()] == [8, 16, 16]
+    assert [tuple(x.shape[-2:]) for x in pyramid.values()] == [(8, 12), (4, 6), (4, 6)]
+
+
+def test_neck_takes_chosen_features_by_stride():
+    assert GhostPAN(dict(reversed(SHAPES.items()))).in_features == ["res3", "res4", "res5"]
+    assert GhostPAN(SHAPES, in_features=["res4", "res5"]).in_features == ["res4", "res5"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(in_features=["res3", "res6"]), r"\['res6'\]; the backbone has"),
+        (dict(in_features=["res3", "res5"]), r"strides \[8, 32\]"),
+        (dict(out_channels=15), "allowed: positive even"),
+        (dict(num_blocks=0), "num_blocks 0"),
+        (dict(num_extra_levels=2), "num_extra_levels 2; allowed: 0 or 1"),
+    ],
+)
+def test_neck_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        GhostPAN(SHAPES, **options)
+
+
+def test_neck_names_sizes_that_do_not_fit():
+    features = {name: x[..., :-1, :] if name == "res3" else x for name, x in features_of(SHAPES).items()}
+    with pytest.raises(ValueError, match=r"\(4, 6\) does not up-sample by 2 to \(7, 12\)"):
+        GhostPAN(SHAPES)(features)
+
+
+def test_ghost_module_refuses_odd_channels():
+    with pytest.raises(ValueError, match="even number of channels, got 7"):
+        GhostModule(4, 7)
