@@ -1,0 +1,105 @@
+"""Averaged weights, optimiser and schedule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from nanodet_d2.engine import ModelEMA, build_optimizer, warmup_cosine
+
+
+def norm_layer(value: float) -> torch.nn.Module:
+    layer = torch.nn.BatchNorm1d(2)
+    set_state(layer, value)
+    return layer
+
+
+def set_state(layer: torch.nn.Module, value: float) -> None:
+    with torch.no_grad():
+        for x in layer.state_dict().values():
+            x.fill_(value)
+
+
+def test_average_by_hand():
+    layer = norm_layer(1.0)
+    ema = ModelEMA(layer, decay=0.9, warmup=10.0)
+    expected = 1.0
+    for step, value in enumerate([3.0, -2.0, 5.0], start=1):
+        set_state(layer, value)
+        ema.update(step)
+        weight = 1 - 0.9 * (1 - math.exp(-(1 + step) / 10))
+        expected = expected * (1 - weight) + value * weight
+    state = ema.state_dict()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        torch.testing.assert_close(state[name], torch.full((2,), expected))
+    assert int(state["num_batches_tracked"]) == 5  # counters follow the model
+
+
+def test_average_is_applied_for_a_while_only():
+    layer = norm_layer(1.0)
+    ema = ModelEMA(layer)
+    set_state(layer, 4.0)
+    with pytest.raises(RuntimeError, match="on purpose"), ema.applied() as model:
+        assert float(model.weight[0]) == 1.0
+        raise RuntimeError("on purpose")
+    assert float(layer.weight[0]) == 4.0 and float(ema.state_dict()["weight"][0]) == 1.0
+
+
+def test_average_survives_saving():
+    ema = ModelEMA(norm_layer(2.0))
+    saved = {k: v.clone() for k, v in ema.state_dict().items()}
+    other = ModelEMA(norm_layer(7.0))
+    other.load_state_dict(saved)
+    assert float(other.state_dict()["weight"][0]) == 2.0
+    with pytest.raises(ValueError, match="EMA decay 1.0; allowed"):
+        ModelEMA(norm_layer(0.0), decay=1.0)
+
+
+def test_gradients_are_clipped_before_the_step():
+    parameter = torch.nn.Parameter(torch.tensor([0.0, 0.0]))
+    optimizer = build_optimizer(
+        [parameter], optimizer=torch.optim.SGD, clip_grad_norm=5.0, lr=1.0
+    )
+    parameter.grad = torch.tensor([30.0, 40.0])
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.tensor([-3.0, -4.0]))
+    parameter.grad = torch.tensor([0.3, 0.4])  # below the limit: as it is
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.tensor([-3.3, -4.4]))
+
+
+def test_optimizer_config_covers_every_parameter(root, build_model):
+    cfg = LazyConfig.load(str(root / "configs/common/optim.py")).AdamW
+    cfg.params.model = build_model()
+    optimizer = instantiate(cfg)
+    assert isinstance(optimizer, torch.optim.AdamW) and len(optimizer.param_groups) == 1
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == len(list(cfg.params.model.parameters()))
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 0.05, (0.9, 0.999))
+    with pytest.raises(TypeError, match="leraning_rate"):
+        build_optimizer([torch.nn.Parameter(torch.zeros(1))], leraning_rate=1.0)
+
+
+def test_schedule_warms_up_then_falls_along_a_cosine():
+    schedule = warmup_cosine(max_iter=10_000, warmup_iters=500, warmup_factor=1e-4, final=0.05)
+
+    def at(iteration):
+        return schedule(iteration / 10_000)
+
+    assert at(0) == pytest.approx(1e-4)
+    assert at(250) == pytest.approx(0.5 * at(499), rel=0.01)
+
+    def cosine(iteration):
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / 10_000))
+
+    for iteration in (501, 3_000, 5_000, 9_999):
+        assert at(iteration) == pytest.approx(cosine(iteration), rel=1e-6)
+
+
+def test_warm_up_of_a_short_training_is_shortened(caplog):
+    schedule = warmup_cosine(max_iter=10, warmup_iters=500)
+    assert [schedule(i / 10) for i in range(10)][0] == pytest.approx(1e-4)
+    assert schedule(0.9) < 1 and "shortened to 5" in caplog.text

@@ -1,0 +1,206 @@
+"""Training and evaluation of a config, from start to resume, with faults."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import SimpleTrainer, default_argument_parser, hooks
+from detectron2.evaluation import inference_on_dataset
+
+from nanodet_d2.checkpoint import read_file
+from nanodet_d2.config import apply_overrides
+from nanodet_d2.engine import train
+
+FAST = [
+    "data.input_size=[64,64]",
+    "dataloader.train.total_batch_size=4",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "model.aux_detach_iter=2",
+    "model.neck.out_channels=32",
+    "train.max_iter=4",
+    "train.eval_period=2",
+    "train.checkpointer.period=2",
+    "train.log_period=1",
+    "train.device=cpu",
+    "train.seed=1",
+]
+
+
+@pytest.fixture
+def config(root, shapes_overrides, tmp_path):
+    """The demo config with a few fast steps."""
+
+    def load(*overrides: str):
+        path = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
+        folder = f"train.output_dir={tmp_path / 'out'}"
+        return apply_overrides(
+            LazyConfig.load(str(path)), [*FAST, *shapes_overrides, folder, *overrides]
+        )
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def train_net(root):
+    path = root / "projects" / "nanodet_plus" / "train_net.py"
+    spec = importlib.util.spec_from_file_location("train_net", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def metrics_log(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_training_writes_everything_and_resumes(config, tmp_path):
+    out = tmp_path / "out"
+    results = train(config())
+    assert results["bbox"].keys() >= {"AP", "AR100", "AP-circle"}
+    names = {p.name for p in out.iterdir()}
+    assert {"model_0000001.pth", "model_final.pth", "metrics.json", "evaluation.json"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    log = metrics_log(out)
+    assert "aux_loss_qfl" in log[1] and all("total_loss" in x for x in log)
+
+    saved = read_file(str(out / "model_final.pth"))
+    assert saved["iteration"] == 3 and saved["ema"].keys() == saved["model"].keys()
+    name = "head.predictors.0.weight"
+    assert not torch.equal(saved["ema"][name], saved["model"][name])
+    assert saved["trainer"]["optimizer"]["state"][0]["step"] == 4
+
+    train(config("train.max_iter=6", "train.eval_period=0"), resume=True)
+    assert [x["iteration"] for x in metrics_log(out) if "total_loss" in x][-2:] == [4, 5]
+    resumed = read_file(str(out / "model_final.pth"))
+    assert resumed["iteration"] == 5 and resumed["trainer"]["optimizer"]["state"][0]["step"] == 6
+    # The branch left at iteration 2 and stays out: its weights move no more.
+    aux = "aux_head.class_predictor.weight"
+    steps = resumed["trainer"]["optimizer"]["state"]
+    assert min(int(x["step"]) for x in steps.values()) == 2
+    assert torch.equal(resumed["model"][aux], saved["model"][aux])
+    assert train(config("train.max_iter=6"), resume=True) == {}  # nothing left to do
+
+
+def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeypatch):
+    scores = iter([10.0, 30.0, 20.0])
+
+    def fake(cfg, model):
+        return {"bbox": {"AP": next(scores)}}
+
+    monkeypatch.setattr("nanodet_d2.engine.training.evaluate", fake)
+    train(config())
+    best = tmp_path / "out" / "model_best.pth"
+    assert read_file(str(best))["iteration"] == 3
+    train(config("train.max_iter=6"), resume=True)  # evaluates to 20
+    assert read_file(str(best))["iteration"] == 3
+
+
+def test_evaluation_uses_the_averaged_weights(config, monkeypatch):
+    seen = []
+
+    def spy(cfg, model):
+        seen.append(model.head.predictors[0].weight.clone())
+        return {"bbox": {"AP": 1.0}}
+
+    monkeypatch.setattr("nanodet_d2.engine.training.evaluate", spy)
+    cfg = config()
+    train(cfg)
+    saved = read_file(f"{cfg.train.output_dir}/model_final.pth")
+    assert torch.equal(seen[-1], saved["ema"]["head.predictors.0.weight"])
+
+
+def test_an_error_in_training_loses_nothing(config, tmp_path, shapes):
+    cfg = config("train.max_iter=50", "train.eval_period=0", "train.checkpointer.period=1000")
+    good = instantiate(cfg.dataloader.train.mapper)
+    count = 0
+
+    def failing(record):
+        nonlocal count
+        count += 1
+        if count > 14:  # in the fourth batch of four
+            raise ValueError("image broken.jpg cannot be used")
+        return good(record)
+
+    cfg.dataloader.train.mapper = failing
+    with pytest.raises(ValueError, match="broken.jpg"):
+        train(cfg)
+    out = tmp_path / "out"
+    saved = read_file(str(out / "model_0000002.pth"))
+    assert saved["trainer"]["iteration"] == 2
+    assert (out / "last_checkpoint").read_text() == "model_0000002.pth"
+    train(config("train.max_iter=4", "train.eval_period=0"), resume=True)
+    assert read_file(str(out / "model_final.pth"))["iteration"] == 3
+
+
+def test_fine_tuning_starts_from_the_checkpoint(config, tmp_path):
+    train(config("train.eval_period=0"))
+    start = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
+    again = f"train.output_dir={tmp_path / 'again'}"
+    frozen = "optimizer.lr=0.0"
+    train(config(start, again, frozen, "train.eval_period=0", "train.max_iter=1"))
+    first = read_file(str(tmp_path / "out" / "model_final.pth"))["ema"]
+    second = read_file(str(tmp_path / "again" / "model_final.pth"))["model"]
+    name = "head.towers.0.0.pointwise.weight"
+    torch.testing.assert_close(second[name], first[name])
+
+
+def test_amp_on_a_cpu_is_refused(config):
+    with pytest.raises(ValueError, match="amp.enabled needs a CUDA device, found .*cpu"):
+        train(config("train.amp.enabled=true"))
+
+
+def run(train_net, root, *arguments: str) -> dict:
+    config = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
+    parser = default_argument_parser()
+    return train_net.main(parser.parse_args(["--config-file", str(config), *arguments]))
+
+
+def test_train_net_trains_and_evaluates(train_net, root, shapes_overrides, tmp_path, capfd):
+    common = [*FAST, *shapes_overrides]
+    trained = run(train_net, root, *common, f"train.output_dir={tmp_path / 'a'}")
+    weights = f"train.init_checkpoint={tmp_path / 'a' / 'model_final.pth'}"
+    evaluated = run(
+        train_net, root, "--eval-only", *common, weights, f"train.output_dir={tmp_path / 'b'}"
+    )
+    assert evaluated["bbox"]["AP"] == pytest.approx(trained["bbox"]["AP"], abs=1e-6, nan_ok=True)
+    written = json.loads((tmp_path / "b" / "evaluation.json").read_text())
+    assert written["bbox"]["AR100"] == pytest.approx(evaluated["bbox"]["AR100"], nan_ok=True)
+    assert "copypaste: AP,AP50,AP75" in capfd.readouterr().out
+    assert (tmp_path / "b" / "config.yaml").is_file()
+
+
+def test_train_net_refuses(train_net, root, shapes_overrides, tmp_path):
+    common = [*FAST, *shapes_overrides, f"train.output_dir={tmp_path}"]
+    with pytest.raises(ValueError, match="needs train.init_checkpoint"):
+        run(train_net, root, "--eval-only", *common)
+    with pytest.raises(ValueError, match="did you mean 'max_iter'"):
+        run(train_net, root, *common, "train.max_itr=3")
+
+
+def test_configs_run_as_detectron2s_own_script_runs_them(config):
+    """The steps of detectron2's ``tools/lazyconfig_train_net.py``."""
+    cfg = config("train.max_iter=2")
+    model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    trainer = SimpleTrainer(model, instantiate(cfg.dataloader.train), optimizer)
+    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer),
+        ]
+    )
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=False)
+    trainer.train(0, cfg.train.max_iter)
+    results = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    assert "AP" in results["bbox"]

@@ -1,0 +1,172 @@
+"""Config helpers and every shipped config."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, Instances
+
+from nanodet_d2.config import (
+    apply_overrides,
+    bind,
+    get_config,
+    partial,
+    refuse_unknown_train_keys,
+)
+from nanodet_d2.modeling import GhostPAN, NanoDetPlusHead, ShuffleNetV2
+
+CONFIGS = [
+    "nanodet_plus_m_320",
+    "nanodet_plus_m_416",
+    "nanodet_plus_m_1_5x_320",
+    "nanodet_plus_m_1_5x_416",
+    "demo_shapes",
+]
+
+
+@pytest.fixture
+def load(root):
+    folder = root / "projects" / "nanodet_plus" / "configs"
+    return lambda name: LazyConfig.load(str(folder / f"{name}.py"))
+
+
+def test_no_config_is_forgotten(root):
+    files = (root / "projects" / "nanodet_plus" / "configs").glob("*.py")
+    assert {f.stem for f in files} == {*CONFIGS, "base"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
+    cfg = apply_overrides(load(name), [*shapes_overrides, "dataloader.train.num_workers=0"])
+    model = instantiate(cfg.model)
+    classes = cfg.model.head.num_classes
+    assert instantiate(classes) == model.head.num_classes == 7
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    records = instantiate(cfg.dataloader.train.dataset)
+    batch = [mapper(record) for record in list(records)[:2]]
+    height, width = cfg.data.input_size
+    assert all(x["image"].shape == (3, height, width) for x in batch)
+    before = model.head.predictors[0].weight.clone()
+    losses = model.train()(batch)
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert not torch.equal(before, model.head.predictors[0].weight)
+
+    test_mapper = instantiate(cfg.dataloader.test.mapper)
+    with torch.no_grad():
+        (result,) = model.eval()([test_mapper(next(iter(records)))])
+    assert result["instances"].image_size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    "name, size, parameters",
+    [
+        ("nanodet_plus_m_320", 320, (1_197_924, 4_330_904)),
+        ("nanodet_plus_m_416", 416, (1_197_924, 4_330_904)),
+        ("nanodet_plus_m_1_5x_320", 320, (2_477_792, 7_962_196)),
+        ("nanodet_plus_m_1_5x_416", 416, (2_477_792, 7_962_196)),
+    ],
+)
+def test_shipped_models_have_the_reference_size(load, name, size, parameters):
+    cfg = load(name)
+    assert list(cfg.data.input_size) == [size, size]
+    model = instantiate(cfg.model)
+    inference = [p.numel() for n, p in model.named_parameters() if not n.startswith("aux_")]
+    assert (sum(inference), sum(p.numel() for p in model.parameters())) == parameters
+
+
+def test_config_survives_saving(load, tmp_path):
+    cfg = load("nanodet_plus_m_320")
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    again = LazyConfig.load(str(tmp_path / "config.yaml"))
+    model = instantiate(again.model)
+    assert sum(p.numel() for p in model.parameters()) == 4_330_904
+
+
+def test_shipped_config_by_name():
+    assert get_config("common/train.py").train.log_period == 50
+    with pytest.raises(ValueError, match="no config 'common/trian.py'; there are: .*common/train.py"):
+        get_config("common/trian.py")
+
+
+def test_partial_waits_for_its_parent():
+    node = partial(GhostPAN)(out_channels=16, num_extra_levels=0)
+    node.out_channels = 32
+    part = instantiate(node)
+    assert isinstance(part, functools.partial) and part.func is GhostPAN
+    assert part(ShuffleNetV2("0.5x").output_shape()).output_shape()["p3"].channels == 32
+
+
+def test_partial_refuses_unknown_arguments():
+    with pytest.raises(ValueError, match="GhostPAN has no 'out_chanels'; did you mean 'out_channels'"):
+        bind(constructor="nanodet_d2.modeling.neck.GhostPAN", out_chanels=3)
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("train.max_itr=5", "train has no 'max_itr'; did you mean 'max_iter'"),
+        ("model.neck.out_chanels=5", "model.neck has no 'out_chanels'; did you mean 'out_channels'"),
+        ("modle.neck.out_channels=5", "the config has no 'modle'; did you mean 'model'"),
+        ("data.train.jsn=a", "data.train has no 'jsn'; did you mean 'json'"),
+        ("train.max_iter.x=5", "train.max_iter is .* and has no keys"),
+        ("train.max_iter", "allowed: key=value"),
+        ("dataloader.train.mapper.augmentations.0.flp=1", "has no 'flp'; did you mean 'flip'"),
+        ("dataloader.train.mapper.augmentations.7.flip=1", "has no '7'"),
+    ],
+)
+def test_mistyped_overrides_are_refused(load, override, message):
+    with pytest.raises(ValueError, match=message):
+        apply_overrides(load("nanodet_plus_m_320"), [override])
+
+
+def test_good_overrides_are_applied(load):
+    cfg = apply_overrides(
+        load("nanodet_plus_m_320"),
+        [
+            "train.max_iter=5",
+            "model.neck.kernel_size=3",  # an argument that the config leaves at its default
+            "model.head.num_classes=4",  # replaces the call that asks the data set
+            "dataloader.train.mapper.augmentations.0.flip=0.25",
+            "data.input_size=[64,96]",
+            "+note=hello",
+        ],
+    )
+    assert cfg.train.max_iter == 5 and cfg.note == "hello"
+    model = instantiate(cfg.model)
+    assert model.head.num_classes == 4
+    assert model.neck.downsamples[0].depthwise.kernel_size == (3, 3)
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    warp = mapper.augmentations.augs[0]
+    assert (warp.flip, tuple(warp.size)) == (0.25, (64, 96))
+
+
+def test_mistyped_train_keys_in_a_file_are_refused(load):
+    cfg = load("nanodet_plus_m_320")
+    refuse_unknown_train_keys(cfg)
+    cfg.train.ema.enabeld = False
+    with pytest.raises(ValueError, match="train.ema has no 'enabeld'; did you mean 'enabled'"):
+        refuse_unknown_train_keys(cfg)
+
+
+def test_parts_are_swapped_by_one_assignment(load):
+    cfg = load("nanodet_plus_m_320")
+    cfg.model.head.num_classes = 2
+    cfg.model.backbone = L(ShuffleNetV2)(size="2.0x")  # 244, 488, 976 channels instead of 116…
+    cfg.model.aux_head = None
+    model = instantiate(cfg.model).train()
+    assert isinstance(model.head, NanoDetPlusHead)
+    instances = Instances(
+        (128, 128),
+        gt_boxes=Boxes(torch.tensor([[10.0, 10.0, 90.0, 90.0]])),
+        gt_classes=torch.tensor([1]),
+    )
+    losses = model([{"image": torch.zeros(3, 128, 128), "instances": instances}])
+    assert all(torch.isfinite(x) for x in losses.values())

@@ -1,0 +1,102 @@
+"""A wheel of the project holds the package and its configs, and works without the checkout."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
+
+
+def child_environment(**changes):
+    return {**os.environ, **changes}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    for name in ("pip", "setuptools", "wheel"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"building a wheel needs {name}")
+    source = tmp_path_factory.mktemp("source")  # a copy: a build leaves folders behind
+    for name in BUILD_INPUT:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
+    folder = tmp_path_factory.mktemp("wheel")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *flags, str(folder), str(source)],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_name_and_version(wheel):
+    text = (ROOT / "nanodet_d2" / "__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+    assert wheel.name == f"nanodet_d2-{version}-py3-none-any.whl"
+
+
+def test_only_the_package_is_inside(unpacked):
+    tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
+    assert tops == {"nanodet_d2"}
+
+
+def test_every_module_and_every_config_is_inside(unpacked):
+    def python_files(folder):
+        return {path.relative_to(folder) for path in folder.rglob("*.py")}
+
+    configs = unpacked / "nanodet_d2" / "configs"
+    assert python_files(configs) == python_files(ROOT / "configs")
+    modules = {p for p in python_files(unpacked / "nanodet_d2") if p.parts[0] != "configs"}
+    assert modules == python_files(ROOT / "nanodet_d2")
+
+
+def test_the_metadata_names_no_detectron2_and_holds_opencv(unpacked):
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    required = re.findall(r"^Requires-Dist: (.+)$", metadata.read_text(), re.MULTILINE)
+    assert not any(line.startswith("detectron2") for line in required)
+    assert any(line.startswith("opencv-python-headless") and "<5" in line for line in required)
+
+
+def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
+    pytest.importorskip("detectron2")
+    name = "common/train.py"
+    if not (ROOT / "configs" / name).is_file():
+        pytest.skip(f"configs/{name} is not there")
+    code = (
+        "import nanodet_d2\n"
+        "from nanodet_d2.config import get_config\n"
+        f"print(nanodet_d2.__file__)\nprint(sorted(get_config({name!r})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=child_environment(PYTHONPATH=str(unpacked)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    place, keys = done.stdout.strip().splitlines()[-2:]
+    assert Path(place).is_relative_to(unpacked)
+    assert keys != "[]"
