@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Any
+import os
+from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
@@ -13,13 +15,33 @@ logger = logging.getLogger(__name__)
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """detectron2's, which here remembers the best metric across a resume."""
+    """detectron2's, which here remembers the best metric across a resume, in ``best.json``.
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    The last checkpoint of a training is written before its last evaluation, so the metric cannot
+    be in it. And a resume goes on from the latest checkpoint, not from the best one.
+    """
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and self._file.is_file():
+            best = json.loads(self._file.read_text())
+            self.best_metric, self.best_iter = best["value"], best["iteration"]
+
+    def _best_checking(self) -> None:
+        latest = self._checkpointer.get_checkpoint_file()
+        super()._best_checking()
+        if latest:
+            self._checkpointer.tag_last_checkpoint(os.path.basename(latest))
+        if self.best_metric is not None:
+            best = {
+                "metric": self._val_metric,
+                "value": self.best_metric,
+                "iteration": self.best_iter,
+            }
+            self._file.write_text(json.dumps(best))
+
+    @property
+    def _file(self) -> Path:
+        return Path(self._checkpointer.save_dir) / "best.json"
 
 
 class InterruptCheckpointer(HookBase):

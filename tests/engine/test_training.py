@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ FAST = [
     "dataloader.test.num_workers=0",
     "model.aux_detach_iter=2",
     "model.neck.out_channels=32",
+    "model.score_thresh=0.0",  # so that a model without skill detects something
     "train.max_iter=4",
     "train.eval_period=2",
     "train.checkpointer.period=2",
@@ -67,7 +69,7 @@ def test_training_writes_everything_and_resumes(config, tmp_path):
     assert {"model_0000001.pth", "model_final.pth", "metrics.json", "evaluation.json"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     log = metrics_log(out)
-    assert "aux_loss_qfl" in log[1] and all("total_loss" in x for x in log)
+    assert "aux_loss_qfl" in log[1]
 
     saved = read_file(str(out / "model_final.pth"))
     assert saved["iteration"] == 3 and saved["ema"].keys() == saved["model"].keys()
@@ -95,10 +97,16 @@ def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeyp
 
     monkeypatch.setattr("nanodet_d2.engine.training.evaluate", fake)
     train(config())
-    best = tmp_path / "out" / "model_best.pth"
-    assert read_file(str(best))["iteration"] == 3
+    out = tmp_path / "out"
+    best = read_file(str(out / "model_best.pth"))["model"]
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"
     train(config("train.max_iter=6"), resume=True)  # evaluates to 20
-    assert read_file(str(best))["iteration"] == 3
+    again = read_file(str(out / "model_best.pth"))["model"]
+    last = read_file(str(out / "model_final.pth"))["model"]
+    name = "head.predictors.0.weight"
+    assert torch.equal(again[name], best[name]) and not torch.equal(last[name], best[name])
+    kept = json.loads((out / "best.json").read_text())
+    assert kept == {"metric": "bbox/AP", "value": 30.0, "iteration": 4}
 
 
 def test_evaluation_uses_the_averaged_weights(config, monkeypatch):
@@ -190,6 +198,7 @@ def test_configs_run_as_detectron2s_own_script_runs_them(config):
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     trainer = SimpleTrainer(model, instantiate(cfg.dataloader.train), optimizer)
+    os.makedirs(cfg.train.output_dir)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     trainer.register_hooks(
         [

@@ -1,0 +1,81 @@
+"""Tells in one sentence what the interpreter that runs this lacks; installs nothing.
+
+`make ... PYTHON=/path/to/python` uses an environment as it is, so this is all it may do to it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import sys
+
+MIN_PYTHON = (3, 9)
+# import name -> name for pip
+PACKAGES = {
+    "cloudpickle": "cloudpickle",
+    "cv2": "'opencv-python-headless<5'",
+    "fvcore": "fvcore",
+    "hydra": "hydra-core",
+    "iopath": "iopath",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "omegaconf": "'omegaconf<2.4'",
+    "PIL": "pillow",
+    "pycocotools": "pycocotools",
+    "tensorboard": "tensorboard",
+    "timm": "timm",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "tqdm": "tqdm",
+}
+TOOLS = ("pytest", "hypothesis", "ruff")
+# What uses these says so itself, or is skipped; all else runs without them.
+OPTIONAL = ("hypothesis", "timm")
+
+
+def complaint(tools: list[str]) -> tuple[str, bool]:
+    """Finds out what is missing.
+
+    Args:
+        tools: the development tools that the caller is going to use.
+
+    Returns:
+        The sentence, empty if all is there, and whether one can go on nevertheless.
+    """
+    python = shlex.quote(os.environ.get("PYTHON") or sys.executable)
+    if sys.version_info < MIN_PYTHON:
+        wanted = ".".join(map(str, MIN_PYTHON))
+        found = sys.version.split()[0]
+        return f"{python} is Python {found}, but {wanted} or later is required.", False
+    wanted = {**PACKAGES, **{tool: tool for tool in tools}}
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    advice = []
+    if missing:
+        advice.append(f"`{python} -m pip install {' '.join(wanted[name] for name in missing)}`")
+    if importlib.util.find_spec("detectron2") is None:
+        missing.append("detectron2")
+        advice.append(f"`{python} nanodet_d2/get_detectron2.py`")
+    if not missing:
+        return "", True
+    sentence = (
+        f"{python} lacks {', '.join(missing)}: get them with {' and then '.join(advice)}, or leave "
+        "out PYTHON= to have an environment made in .venv."
+    )
+    usable = set(missing) <= set(OPTIONAL)
+    return sentence + " Going on without." * usable, usable
+
+
+def main(tools: list[str]) -> int:
+    """Returns 1, after the sentence, if something is missing that one cannot do without."""
+    unknown = sorted(set(tools) - set(TOOLS))
+    if unknown:
+        raise ValueError(f"unknown tools {unknown}; allowed are {list(TOOLS)}")
+    sentence, usable = complaint(tools)
+    if sentence:
+        print(sentence, file=sys.stderr)
+    return int(not usable)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

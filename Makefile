@@ -1,0 +1,76 @@
+# `make` lists the targets. Those that need Python make .venv first, unless PYTHON=... names an
+# interpreter, whose environment is then used as it is.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BASE_PYTHON ?= python3
+IMAGES ?=
+WEIGHTS ?= $(wildcard ../shared/weights/nanodet-plus-m_416.pth)
+
+# The paths in prerequisites are relative, so that the project may lie below a path with spaces.
+ifdef PYTHON
+READY := check-python
+INTERPRETER := $(PYTHON)
+else
+READY := .venv/.ready
+INTERPRETER := .venv/bin/python
+endif
+# First on the path, so that a copied tree runs its own code and not what its .venv was made for.
+PY = PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(INTERPRETER)"
+
+.PHONY: help
+help: ## list the targets
+	@echo "usage: make TARGET [PYTHON=/path/to/python]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(READY) ## make .venv and install everything into it (once; a few minutes)
+
+.venv/.ready: setup.py .ci/constraints.txt .ci/setup nanodet_d2/get_detectron2.py
+	@.ci/setup "$(BASE_PYTHON)"
+
+.PHONY: check-python
+check-python:
+	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py $(TOOLS)
+
+.PHONY: demo
+demo: $(READY) ## train, evaluate and draw on generated images (at most 8 minutes on 2 cores)
+	@echo "== demo: make a data set, train on it, evaluate, draw (at most 8 minutes on 2 cores)"
+	@$(PY) projects/nanodet_plus/demo.py $(ARGS)
+
+.PHONY: demo-coco
+demo-coco: $(READY) ## draw detections of COCO's classes: IMAGES="a.jpg b.jpg" [WEIGHTS=...]
+	@test -n "$(IMAGES)" || { echo 'demo-coco: IMAGES is empty; give pictures, as in' \
+	    'make demo-coco IMAGES="street.jpg kitchen.jpg"' >&2; exit 2; }
+	@test -n "$(WEIGHTS)" || { echo 'demo-coco: WEIGHTS is empty; give the path of official' \
+	    'weights, as in WEIGHTS=nanodet-plus-m_416.pth' >&2; exit 2; }
+	@$(PY) projects/nanodet_plus/demo_coco.py --images $(IMAGES) --weights "$(WEIGHTS)" $(ARGS)
+
+.PHONY: test
+test: TOOLS = pytest hypothesis
+test: $(READY) ## run the tests (at most 10 minutes on 2 cores)
+	@echo "== test: at most 10 minutes on 2 cores"
+	@$(PY) -m pytest -q tests $(ARGS)
+
+.PHONY: test-slow
+test-slow: TOOLS = pytest hypothesis
+test-slow: $(READY) ## run the tests that take minutes each
+	@echo "== test-slow: the tests marked slow"
+	@$(PY) -m pytest -q tests -m slow $(ARGS); status=$$?; \
+	if [ $$status -eq 5 ]; then echo "test-slow: no test is marked slow"; else exit $$status; fi
+
+.PHONY: lint
+lint: TOOLS = ruff
+lint: $(READY) ## check style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+.PHONY: format
+format: TOOLS = ruff
+format: $(READY) ## put the code into the format lint asks for
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+.PHONY: clean
+clean: ## remove caches and build folders; .venv and output/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
