@@ -5,8 +5,10 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 try:
-    from . import compat  # noqa: F401  before anything of detectron2
-    from . import modeling  # noqa: F401  fills detectron2's registries
+    from . import (
+        compat,  # noqa: F401  before anything of detectron2
+        modeling,  # noqa: F401  fills detectron2's registries
+    )
 except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise

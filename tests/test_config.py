@@ -92,7 +92,7 @@ def test_config_survives_saving(load, tmp_path):
 
 def test_shipped_config_by_name():
     assert get_config("common/train.py").train.log_period == 50
-    with pytest.raises(ValueError, match="no config 'common/trian.py'; there are: .*common/train.py"):
+    with pytest.raises(ValueError, match="no config 'common/trian.py'; .*common/train.py"):
         get_config("common/trian.py")
 
 
@@ -105,7 +105,7 @@ def test_partial_waits_for_its_parent():
 
 
 def test_partial_refuses_unknown_arguments():
-    with pytest.raises(ValueError, match="GhostPAN has no 'out_chanels'; did you mean 'out_channels'"):
+    with pytest.raises(ValueError, match="no 'out_chanels'; did you mean 'out_channels'"):
         bind(constructor="nanodet_d2.modeling.neck.GhostPAN", out_chanels=3)
 
 
@@ -113,7 +113,10 @@ def test_partial_refuses_unknown_arguments():
     "override, message",
     [
         ("train.max_itr=5", "train has no 'max_itr'; did you mean 'max_iter'"),
-        ("model.neck.out_chanels=5", "model.neck has no 'out_chanels'; did you mean 'out_channels'"),
+        (
+            "model.neck.out_chanels=5",
+            "no 'out_chanels'; did you mean 'out_channels'",
+        ),
         ("modle.neck.out_channels=5", "the config has no 'modle'; did you mean 'model'"),
         ("data.train.jsn=a", "data.train has no 'jsn'; did you mean 'json'"),
         ("train.max_iter.x=5", "train.max_iter is .* and has no keys"),

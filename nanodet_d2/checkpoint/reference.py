@@ -7,7 +7,8 @@ averaged weights) and plain weights (``*.pth``).
 from __future__ import annotations
 
 import re
-from typing import Callable, Mapping, TypeVar, Union
+from collections.abc import Mapping
+from typing import Callable, TypeVar, Union
 
 T = TypeVar("T")
 _Rule = tuple[str, Union[str, Callable[[re.Match], str]]]

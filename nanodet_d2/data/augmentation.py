@@ -7,7 +7,7 @@ takes every other pixel. The official weights expect this; ``cv2.resize`` would 
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -80,7 +80,9 @@ class RandomWarp(Augmentation):
         translate: float = 0.0,
     ):
         super().__init__()
-        _check_warp(size, {"scale": scale, "stretch[0]": stretch[0], "stretch[1]": stretch[1]}, flip)
+        _check_warp(
+            size, {"scale": scale, "stretch[0]": stretch[0], "stretch[1]": stretch[1]}, flip
+        )
         self.size = tuple(size)
         self.keep_ratio = keep_ratio
         self.perspective = perspective

@@ -11,8 +11,9 @@ import functools
 import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -45,11 +46,16 @@ def read_coco_json(json_file: str) -> dict[str, list[dict[str, Any]]]:
             f"annotation file {json_file} is not COCO: found {keys}, "
             f"needed: an object with the lists {', '.join(_LISTS)}"
         )
-    for name, fields in (("images", ("id", "file_name", "width", "height")), ("categories", ("id", "name"))):
+    for name, fields in (
+        ("images", ("id", "file_name", "width", "height")),
+        ("categories", ("id", "name")),
+    ):
         for entry in content[name]:
             missing = [field for field in fields if field not in entry]
             if missing:
-                raise ValueError(f"annotation file {json_file}: {name} entry {entry} lacks {missing}")
+                raise ValueError(
+                    f"annotation file {json_file}: {name} entry {entry} lacks {missing}"
+                )
     if not content["categories"]:
         raise ValueError(f"annotation file {json_file} has no categories; needed: one or more")
     return content

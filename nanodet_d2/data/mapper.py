@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,12 @@ class DetectionMapper:
     """Read an image, augment it with its boxes and make uint8 tensors.
 
     Args:
-        is_train: make ``instances`` (and ``ignore_boxes``) from the annotations.
+        is_train: make ``instances`` from the annotations, and ``ignore_boxes`` of the crowd ones,
+            which are never objects to find: an assigner with ``ignore_iof_thr`` uses them.
         augmentations: detectron2 augmentations, in order.
         image_format: "BGR" or "RGB".
         keep_empty_boxes: keep boxes that the augmentation left without area, as the reference
             does. Each of them takes a prior away from a real object.
-        use_ignore_boxes: hand crowd boxes to the model as ``ignore_boxes``, for an assigner with
-            ``ignore_iof_thr``. They are never objects to find.
 
     Raises:
         ValueError: for an image that cannot be read; the message names its path.
@@ -34,13 +34,11 @@ class DetectionMapper:
         augmentations: Sequence[Augmentation],
         image_format: str = "BGR",
         keep_empty_boxes: bool = False,
-        use_ignore_boxes: bool = False,
     ):
         self.is_train = is_train
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.keep_empty_boxes = keep_empty_boxes
-        self.use_ignore_boxes = use_ignore_boxes
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Input of ``NanoDetPlus`` for one data set dict, which is not changed."""
@@ -67,8 +65,7 @@ class DetectionMapper:
         crowd = torch.tensor([bool(x.get("iscrowd", 0)) for x in annotations], dtype=torch.bool)
         kept = ~crowd if self.keep_empty_boxes else ~crowd & boxes.nonempty()
         sample["instances"] = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
-        if self.use_ignore_boxes:
-            sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
+        sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
 
 
 def read_image(dataset_dict: dict[str, Any], image_format: str) -> np.ndarray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import zlib
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -72,9 +73,9 @@ def _register(json_file: str, images: str, data: Mapping[str, Any], split: str) 
 
 def _registered_classes(name: str) -> list[str]:
     if name not in DatasetCatalog:
-        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+        close = ", ".join(difflib.get_close_matches(name, DatasetCatalog.list(), n=3))
         raise ValueError(
-            f"data set {name!r} is not registered in detectron2; close: {', '.join(close) or 'none'}"
+            f"data set {name!r} is not registered in detectron2; close: {close or 'none'}"
         )
     if not hasattr(MetadataCatalog.get(name), "thing_classes"):
         DatasetCatalog.get(name)  # some data sets tell their classes only when they are read

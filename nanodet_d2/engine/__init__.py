@@ -3,14 +3,14 @@
 from .ema import EMAHook, ModelEMA
 from .evaluator import DetectionEvaluator
 from .solver import build_optimizer, warmup_cosine
-from .training import evaluate, evaluate_checkpoint, train
+from .training import Evaluation, evaluate_checkpoint, train
 
 __all__ = [
     "DetectionEvaluator",
     "EMAHook",
+    "Evaluation",
     "ModelEMA",
     "build_optimizer",
-    "evaluate",
     "evaluate_checkpoint",
     "train",
     "warmup_cosine",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,21 +37,40 @@ BEST_METRIC = "bbox/AP"
 RESULTS_FILE = "evaluation.json"
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
-    """Evaluate a model on the config's test set, print the metrics and write them as json.
+class Evaluation:
+    """A config's test set and evaluator, built once.
 
-    Returns:
-        ``{"bbox": {"AP": …}}`` on the main process, an empty dict on the others.
+    Building reads the annotations, so that what is wrong with them is found before a training and
+    not after it.
     """
-    loader = instantiate(cfg.dataloader.test)
-    results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
-    if comm.is_main_process():
-        print_csv_format(results)
-        path = os.path.join(cfg.train.output_dir, RESULTS_FILE)
-        with PathManager.open(path, "w") as f:
-            json.dump(results, f, indent=1)
-        logger.info("Metrics written to %s", path)
-    return results
+
+    def __init__(self, cfg: DictConfig):
+        self.loader = instantiate(cfg.dataloader.test)
+        self.evaluator = instantiate(cfg.dataloader.evaluator)
+        self.file = os.path.join(cfg.train.output_dir, RESULTS_FILE)
+
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """Evaluate a model, print the metrics and write them as json.
+
+        Returns:
+            ``{"bbox": {"AP": …}}`` on the main process, an empty dict on the others.
+        """
+        results = inference_on_dataset(model, self.loader, self.evaluator)
+        if comm.is_main_process():
+            print_csv_format(results)
+            PathManager.mkdirs(os.path.dirname(self.file))
+            with PathManager.open(self.file, "w") as f:
+                json.dump(_without_nan(results), f, indent=1, allow_nan=False)
+            logger.info("Metrics written to %s", self.file)
+        return results
+
+
+def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """The metrics with None for those that the data cannot tell: NaN is not json."""
+    return {
+        task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
 
 
 def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
@@ -62,7 +83,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
     model = instantiate(cfg.model).to(cfg.train.device)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
-    return evaluate(cfg, create_ddp_model(model, **_ddp_arguments(cfg)))
+    return Evaluation(cfg)(create_ddp_model(model, **_ddp_arguments(cfg)))
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -78,6 +99,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     optimizer = instantiate(cfg.optimizer)
     del cfg.optimizer.params.model  # so that the config can still be saved
     loader = instantiate(cfg.dataloader.train)
+    evaluate = Evaluation(cfg)
 
     ddp_model = create_ddp_model(model, **_ddp_arguments(cfg))
     trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
@@ -89,7 +111,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
 
     def test() -> dict[str, Any]:
         with ema.applied() if ema else contextlib.nullcontext():
-            results.update(evaluate(cfg, ddp_model) or {})
+            results.update(evaluate(ddp_model) or {})
         return results
 
     trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import cv2
 import torch
+import train_net
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
 
-import train_net
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data import split_name
@@ -33,7 +33,9 @@ def main() -> None:
     setup_logger(name="nanodet_d2")
     logger.info("Step 1 of 3: drawing the images")
     splits = make_shapes_dataset(args.output / "data")
-    overrides = [f"data.{split}.{key}={path}" for split, x in splits.items() for key, path in x.items()]
+    overrides = [
+        f"data.{split}.{key}={path}" for split, x in splits.items() for key, path in x.items()
+    ]
     overrides += [f"train.output_dir={args.output}", f"train.seed={args.seed}", *args.opts]
 
     logger.info("Step 2 of 3: training and evaluation")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """Train or evaluate a lazy config.
 
-    train_net.py --config-file configs/nanodet_plus_m_416.py [--num-gpus N] [--resume] [key=value …]
-    train_net.py --config-file … --eval-only train.init_checkpoint=weights.pth [key=value …]
+train_net.py --config-file configs/nanodet_plus_m_416.py [--num-gpus N] [--resume] [key=value …]
+train_net.py --config-file … --eval-only train.init_checkpoint=weights.pth [key=value …]
 """
 
 import argparse
 
+# First, because it lets an old detectron2 import beside a new Pillow.
 from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys  # isort: skip
 
 from detectron2.config import LazyConfig

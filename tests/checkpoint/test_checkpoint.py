@@ -23,7 +23,7 @@ def reference_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A few of a model's tensors under the reference's names."""
     names = {
         "backbone.conv1.0.weight": "backbone.stem.weight",
-        "backbone.stage2.0.branch2.6.running_var": "backbone.stages.res3.0.branch2.2.norm.running_var",
+        "backbone.stage2.0.branch2.6.bias": "backbone.stages.res3.0.branch2.2.norm.bias",
         "fpn.reduce_layers.1.conv.weight": "neck.reduce_layers.1.weight",
         "fpn.extra_lvl_in_conv.0.dwnorm.bias": "neck.extra_in_convs.0.depthwise.norm.bias",
         "head.cls_convs.2.1.pointwise.weight": "head.towers.2.1.pointwise.weight",
@@ -191,7 +191,9 @@ def test_other_architecture_is_refused(build_model, tmp_path):
 
 def test_official_weights_fit_and_name_their_size(shared, build_model):
     path = str(shared / "weights" / "nanodet-plus-m_416.pth")
-    with pytest.raises(ValueError, match="does not fit this model.*Of another shape: .*the model has"):
+    with pytest.raises(
+        ValueError, match="does not fit this model.*Of another shape: .*the model has"
+    ):
         load_weights(build_model(num_classes=80), path)
 
 

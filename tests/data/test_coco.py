@@ -158,7 +158,9 @@ def test_splits_share_the_classes_of_train(write, folder):
 
 def test_splits_of_other_classes_are_refused(write, folder):
     path = write(content())
-    with pytest.raises(ValueError, match="data.val has the classes person, .*model is for dog, cat"):
+    with pytest.raises(
+        ValueError, match="data.val has the classes person, .*model is for dog, cat"
+    ):
         split_name(section(train=path, images=str(folder)), "val")
     with pytest.raises(ValueError, match="data.train has the classes person, .*for dog, cat"):
         split_name(section(val=path, images=str(folder)), "train")

@@ -60,9 +60,7 @@ def test_average_survives_saving():
 
 def test_gradients_are_clipped_before_the_step():
     parameter = torch.nn.Parameter(torch.tensor([0.0, 0.0]))
-    optimizer = build_optimizer(
-        [parameter], optimizer=torch.optim.SGD, clip_grad_norm=5.0, lr=1.0
-    )
+    optimizer = build_optimizer([parameter], optimizer=torch.optim.SGD, clip_grad_norm=5.0, lr=1.0)
     parameter.grad = torch.tensor([30.0, 40.0])
     optimizer.step()
     torch.testing.assert_close(parameter.detach(), torch.tensor([-3.0, -4.0]))

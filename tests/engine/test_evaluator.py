@@ -45,7 +45,20 @@ def evaluate(data, shift: float, output_dir=None) -> dict:
 
 def test_perfect_predictions(data, tmp_path):
     results = evaluate(data, 0.0, str(tmp_path / "out"))
-    overall = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+    overall = [
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APm",
+        "APl",
+        "AR1",
+        "AR10",
+        "AR100",
+        "ARs",
+        "ARm",
+        "ARl",
+    ]
     assert list(results)[:12] == overall
     assert results["AP"] == pytest.approx(100) and results["AR100"] == pytest.approx(100)
     assert all(k.startswith("AP-") for k in list(results)[12:])

@@ -15,7 +15,7 @@ from detectron2.evaluation import inference_on_dataset
 
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.config import apply_overrides
-from nanodet_d2.engine import train
+from nanodet_d2.engine import Evaluation, train
 
 FAST = [
     "data.input_size=[64,64]",
@@ -92,10 +92,10 @@ def test_training_writes_everything_and_resumes(config, tmp_path):
 def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeypatch):
     scores = iter([10.0, 30.0, 20.0])
 
-    def fake(cfg, model):
+    def fake(self, model):
         return {"bbox": {"AP": next(scores)}}
 
-    monkeypatch.setattr("nanodet_d2.engine.training.evaluate", fake)
+    monkeypatch.setattr(Evaluation, "__call__", fake)
     train(config())
     out = tmp_path / "out"
     best = read_file(str(out / "model_best.pth"))["model"]
@@ -112,11 +112,11 @@ def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeyp
 def test_evaluation_uses_the_averaged_weights(config, monkeypatch):
     seen = []
 
-    def spy(cfg, model):
+    def spy(self, model):
         seen.append(model.head.predictors[0].weight.clone())
         return {"bbox": {"AP": 1.0}}
 
-    monkeypatch.setattr("nanodet_d2.engine.training.evaluate", spy)
+    monkeypatch.setattr(Evaluation, "__call__", spy)
     cfg = config()
     train(cfg)
     saved = read_file(f"{cfg.train.output_dir}/model_final.pth")
@@ -158,6 +158,12 @@ def test_fine_tuning_starts_from_the_checkpoint(config, tmp_path):
     torch.testing.assert_close(second[name], first[name])
 
 
+def test_a_bad_test_set_is_found_before_the_training(config, tmp_path):
+    with pytest.raises(ValueError, match="data.val has the classes person, .*model is for square"):
+        train(config("data.val.json=null"))
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 def test_amp_on_a_cpu_is_refused(config):
     with pytest.raises(ValueError, match="amp.enabled needs a CUDA device, found .*cpu"):
         train(config("train.amp.enabled=true"))
@@ -178,7 +184,8 @@ def test_train_net_trains_and_evaluates(train_net, root, shapes_overrides, tmp_p
     )
     assert evaluated["bbox"]["AP"] == pytest.approx(trained["bbox"]["AP"], abs=1e-6, nan_ok=True)
     written = json.loads((tmp_path / "b" / "evaluation.json").read_text())
-    assert written["bbox"]["AR100"] == pytest.approx(evaluated["bbox"]["AR100"], nan_ok=True)
+    assert written["bbox"]["AR100"] == pytest.approx(evaluated["bbox"]["AR100"])
+    assert written["bbox"]["APl"] is None  # no object of that size; NaN is not json
     assert "copypaste: AP,AP50,AP75" in capfd.readouterr().out
     assert (tmp_path / "b" / "config.yaml").is_file()
 

@@ -125,7 +125,10 @@ def test_every_object_gets_a_prior_where_the_image_has_candidates():
 
 
 def test_padding_is_never_assigned():
-    truth = [(torch.tensor([[20.0, 20.0, 90.0, 90.0]]), torch.tensor([1])), (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))]
+    truth = [
+        (torch.tensor([[20.0, 20.0, 90.0, 90.0]]), torch.tensor([1])),
+        (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
+    ]
     target = assign(to_ground_truth(truth))
     assert (target.labels[0] == 1).any()
     assert (target.labels[1] == CLASSES).all() and (target.weights == 1).all()
@@ -168,5 +171,7 @@ def test_any_number_of_classes(num_classes):
     raw = head({"p3": torch.randn(2, 8, 16, 16)})
     assert raw.shape == (2, 256, num_classes + 32)
     truth = [(torch.tensor([[20.0, 20.0, 90.0, 90.0]]), torch.tensor([num_classes - 1]))] * 2
-    losses = head.losses(raw, head.priors({"p3": torch.zeros(2, 8, 16, 16)}), to_ground_truth(truth))
+    losses = head.losses(
+        raw, head.priors({"p3": torch.zeros(2, 8, 16, 16)}), to_ground_truth(truth)
+    )
     assert all(torch.isfinite(x) and x > 0 for x in losses.values())

@@ -106,7 +106,9 @@ def test_neck_refuses(options, message):
 
 
 def test_neck_names_sizes_that_do_not_fit():
-    features = {name: x[..., :-1, :] if name == "res3" else x for name, x in features_of(SHAPES).items()}
+    features = {
+        name: x[..., :-1, :] if name == "res3" else x for name, x in features_of(SHAPES).items()
+    }
     with pytest.raises(ValueError, match=r"\(4, 6\) does not up-sample by 2 to \(7, 12\)"):
         GhostPAN(SHAPES)(features)
 

@@ -154,7 +154,9 @@ def test_ignore_boxes_reach_the_assigner(build_model):
 
 def test_wrong_input_is_named(build_model):
     model = build_model(num_classes=2)
-    with pytest.raises(ValueError, match=r"image a.jpg has class 7; allowed by num_classes: 0 to 1"):
+    with pytest.raises(
+        ValueError, match=r"image a.jpg has class 7; allowed by num_classes: 0 to 1"
+    ):
         model.train()([sample(classes=(7,), file_name="a.jpg")])
     with pytest.raises(ValueError, match=r"\(1, 8, 8\); allowed: \(3, height, width\)"):
         model([{"image": torch.zeros(1, 8, 8)}])

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.data.augmentation import WarpTransform, output_size, warp_matrix
 from nanodet_d2.engine import ModelEMA
@@ -88,7 +88,11 @@ def test_assigned_priors(loss_case):
     guide = head.decode(aux, priors).detach()
     target = head.assigner(guide.logits, guide.boxes, priors, truth)
     expected = [
-        {3: [1646, 1744, 1745, 1746, 1747, 1748], 7: [2056, 2062, 2063, 2064, 2065, 2066], 1: [266]},
+        {
+            3: [1646, 1744, 1745, 1746, 1747, 1748],
+            7: [2056, 2062, 2063, 2064, 2065, 2066],
+            1: [266],
+        },
         {0: [2024, 2025, 2026, 2027, 2028], 9: [332, 333, 532, 533, 534]},
         {},
     ]

@@ -1,8 +1,11 @@
 """COCO-format data: detectron2's COCO 2017 by default, any file by overriding ``data``."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import (
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 
 from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp, split_name
 from nanodet_d2.engine import DetectionEvaluator

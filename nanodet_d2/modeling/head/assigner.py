@@ -6,7 +6,8 @@ Boxes are XYXY in pixels of the network input.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from detectron2.structures import Boxes, Instances

@@ -6,7 +6,7 @@ Letters: N images, P priors, R reg_max. Boxes are XYXY in pixels of the network 
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

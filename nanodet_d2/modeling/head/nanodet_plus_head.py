@@ -5,7 +5,7 @@ Letters: N images, P priors, C classes, R reg_max.
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 from detectron2.layers import ShapeSpec

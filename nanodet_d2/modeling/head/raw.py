@@ -6,7 +6,8 @@ Letters: N images, P priors, C classes, R reg_max.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn

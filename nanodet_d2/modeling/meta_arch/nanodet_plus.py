@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postprocess
-from detectron2.structures import ImageList
+from detectron2.structures import Boxes, ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
@@ -150,10 +151,9 @@ class NanoDetPlus(nn.Module):
                     f"image {x.get('file_name', '')} has class {int(classes.max())}; "
                     f"allowed by num_classes: 0 to {self.head.num_classes - 1}"
                 )
-        ignored = None
-        if any("ignore_boxes" in x for x in batched_inputs):
-            ignored = [x["ignore_boxes"].to(self.device) for x in batched_inputs]
         instances = [x["instances"].to(self.device) for x in batched_inputs]
+        none = Boxes(torch.zeros(0, 4))
+        ignored = [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
         return GroundTruth.from_instances(instances, ignored)
 
     def inference(
