@@ -63,7 +63,8 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
     scale = max(1.0, _SMALL / max(image.shape[:2]))
-    return Visualizer(image[:, :, ::-1], metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+    by_class = ColorMode.SEGMENTATION  # one colour a class, so that pictures can be compared
+    return Visualizer(image[:, :, ::-1], metadata, scale=scale, instance_mode=by_class)
 
 
 def _bgr(drawn: Any) -> np.ndarray:

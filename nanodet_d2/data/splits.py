@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.colormap import colormap
 
 from .coco import load_coco, read_categories
+
+_PALETTE = [tuple(map(int, color)) for color in colormap(rgb=True, maximum=255)]
 
 
 def num_classes(data: Mapping[str, Any]) -> int:
@@ -66,6 +69,7 @@ def _register(json_file: str, images: str, data: Mapping[str, Any], split: str) 
             image_root=images,
             evaluator_type="coco",
             thing_classes=classes,
+            thing_colors=[_PALETTE[i % len(_PALETTE)] for i in range(len(classes))],
             thing_dataset_id_to_contiguous_id=class_index,
         )
     return name

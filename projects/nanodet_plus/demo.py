@@ -24,6 +24,7 @@ from nanodet_d2.data.synthetic import make_shapes_dataset
 from nanodet_d2.visualization import contact_sheet, draw_annotations, draw_detections
 
 CONFIG = Path(__file__).parent / "configs" / "demo_shapes.py"
+PAIRS = 2  # images in a row of the picture
 logger = logging.getLogger("nanodet_d2.demo")
 
 
@@ -43,7 +44,7 @@ def main() -> None:
         default_argument_parser().parse_args(["--config-file", str(CONFIG), *overrides])
     )
     logger.info("Step 3 of 3: drawing predictions beside ground truth")
-    picture = draw_predictions(overrides, args.output, args.rows)
+    picture = draw_predictions(overrides, args.output, args.images)
     logger.info(
         "Done in %.0f s: AP %.1f, AP50 %.1f on the held-out images; look at %s",
         time.time() - start,
@@ -57,13 +58,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=6, help="images in the picture")
+    parser.add_argument("--images", type=int, default=6, help="images in the picture")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="config overrides")
     return parser.parse_args()
 
 
-def draw_predictions(overrides: list[str], output: Path, rows: int) -> Path:
-    """Write a picture of held-out images: ground truth on the left, predictions on the right."""
+def draw_predictions(overrides: list[str], output: Path, count: int) -> Path:
+    """Write a picture of held-out images, two to a row, each beside its predictions."""
     cfg = apply_overrides(LazyConfig.load(str(CONFIG)), overrides)
     model = instantiate(cfg.model).to(cfg.train.device).eval()
     load_weights(model, str(output / "model_final.pth"), require_all=True)
@@ -71,15 +72,16 @@ def draw_predictions(overrides: list[str], output: Path, rows: int) -> Path:
     name = split_name(cfg.data, "val")
     metadata = MetadataCatalog.get(name)
     pictures = []
-    for record in DatasetCatalog.get(name)[:rows]:
+    for record in DatasetCatalog.get(name)[: count - count % PAIRS]:
         image = read_image(dict(record), "BGR")
         with torch.no_grad():
             found = model([mapper(record)])[0]["instances"]
-        pictures.append(
-            [draw_annotations(image, record, metadata), draw_detections(image, found, metadata)]
-        )
+        pictures.append(draw_annotations(image, record, metadata))
+        pictures.append(draw_detections(image, found, metadata))
+    columns = 2 * PAIRS
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     path = output / "predictions.png"
-    cv2.imwrite(str(path), contact_sheet(pictures, ["ground truth", "predictions"]))
+    cv2.imwrite(str(path), contact_sheet(rows, ["ground truth", "predictions"] * PAIRS))
     return path
 
 
