@@ -29,6 +29,15 @@ _RULES: tuple[_Rule, ...] = (
     (r"\.branch2\.4\.", ".branch2.1.norm."),
     (r"\.branch2\.5\.", ".branch2.2."),
     (r"\.branch2\.6\.", ".branch2.2.norm."),
+    # GhostNet: the names of timm as well
+    (r"^backbone\.conv_stem\.", "backbone.stem."),
+    (r"^backbone\.bn1\.", "backbone.stem.norm."),
+    (r"^backbone\.blocks\.9\.0\.bn1\.", "backbone.stages.9.0.norm."),
+    (r"^backbone\.blocks\.", "backbone.stages."),
+    (r"\.conv_dw\.", ".downsample."),
+    (r"\.bn_dw\.", ".downsample.norm."),
+    (r"\.se\.conv_reduce\.", ".se.fc1."),
+    (r"\.se\.conv_expand\.", ".se.fc2."),
     # GhostPAN
     (r"^(aux_)?fpn\.", lambda m: f"{m[1] or ''}neck."),
     (r"\.extra_lvl_(in|out)_conv\.", r".extra_\1_convs."),

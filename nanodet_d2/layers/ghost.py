@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
 
 from .conv import conv_norm_act
 
@@ -38,7 +39,16 @@ class GhostModule(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Two ghost modules with a shortcut, which is an identity where the shapes agree."""
+    """Two ghost modules, with a depthwise convolution between them where the size is halved.
+
+    The shortcut is an identity where the shapes agree.
+
+    Args:
+        kernel_size: of the depthwise convolutions here and in the shortcut.
+        stride: 1 or 2.
+        se_channels: hidden channels of a squeeze-and-excitation between the two; none if 0.
+        norm, activation: names; the activation is that of the first ghost module only.
+    """
 
     def __init__(
         self,
@@ -47,34 +57,45 @@ class GhostBottleneck(nn.Module):
         out_channels: int,
         *,
         kernel_size: int = 3,
+        stride: int = 1,
+        se_channels: int = 0,
         norm: str = "BN",
         activation: str | None = "ReLU",
     ):
         super().__init__()
+
+        def depthwise(channels: int) -> nn.Module:
+            return _plain_conv(channels, channels, kernel_size, stride, channels, norm)
+
         self.expand = GhostModule(in_channels, mid_channels, norm=norm, activation=activation)
+        self.downsample = depthwise(mid_channels) if stride > 1 else nn.Identity()
+        self.se = nn.Identity()
+        if se_channels:
+            # Its ReLU stays whatever the network's activation is.
+            self.se = SqueezeExcitation(mid_channels, se_channels, scale_activation=nn.Hardsigmoid)
         self.project = GhostModule(mid_channels, out_channels, norm=norm, activation=None)
         self.shortcut = nn.Identity()
-        if in_channels != out_channels:
-            self.shortcut = _conv_shortcut(in_channels, out_channels, kernel_size, norm)
+        if in_channels != out_channels or stride > 1:
+            self.shortcut = nn.Sequential(
+                depthwise(in_channels), _plain_conv(in_channels, out_channels, 1, 1, 1, norm)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.expand(x)) + self.shortcut(x)
+        hidden = self.se(self.downsample(self.expand(x)))
+        return self.project(hidden) + self.shortcut(x)
 
 
-def _conv_shortcut(
-    in_channels: int, out_channels: int, kernel_size: int, norm: str
-) -> nn.Sequential:
-    shortcut = nn.Sequential(
-        conv_norm_act(
-            in_channels,
-            in_channels,
-            kernel_size,
-            groups=in_channels,
-            norm=norm,
-            activation=None,
-        ),
-        conv_norm_act(in_channels, out_channels, norm=norm, activation=None),
+def _plain_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, norm: str
+) -> nn.Module:
+    conv = conv_norm_act(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        groups=groups,
+        norm=norm,
+        activation=None,
     )
-    for conv in shortcut:
-        conv.reset_parameters()  # the reference leaves torch's default here
-    return shortcut
+    conv.reset_parameters()  # the reference leaves torch's default here
+    return conv

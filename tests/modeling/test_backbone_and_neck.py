@@ -6,8 +6,9 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
+from nanodet_d2.checkpoint import convert_reference_state_dict
 from nanodet_d2.layers import GhostModule, get_activation
-from nanodet_d2.modeling import GhostPAN, ShuffleNetV2
+from nanodet_d2.modeling import GhostNet, GhostPAN, ShuffleNetV2
 from nanodet_d2.modeling.backbone.shufflenetv2 import channel_shuffle
 
 PARAMETERS = {"0.5x": 143_136, "1.0x": 776_420, "1.5x": 1_755_680, "2.0x": 3_342_052}
@@ -42,6 +43,76 @@ def test_shufflenet_refuses_what_it_has_not():
 def test_channel_shuffle_interleaves_the_halves():
     x = torch.arange(6.0).view(1, 6, 1, 1)
     assert channel_shuffle(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+
+
+GHOST_PARAMETERS = {0.5: 690_612, 0.75: 1_527_026, 1.0: 2_671_428, 1.3: 4_479_100}
+GHOST_CHANNELS = {
+    0.5: [20, 56, 480],
+    0.75: [32, 84, 720],
+    1.0: [40, 112, 960],
+    1.3: [52, 144, 1248],
+}
+
+
+@pytest.mark.parametrize("width", GHOST_PARAMETERS)
+def test_ghostnet_declares_what_it_produces(width):
+    backbone = GhostNet(width).eval()
+    assert sum(p.numel() for p in backbone.parameters()) == GHOST_PARAMETERS[width]
+    shapes = backbone.output_shape()
+    assert [x.channels for x in shapes.values()] == GHOST_CHANNELS[width]
+    features = backbone(torch.zeros(1, 3, 64, 96))
+    assert list(features) == list(shapes) == ["res3", "res4", "res5"]
+    for name, spec in shapes.items():
+        assert features[name].shape == (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+
+
+@pytest.mark.parametrize("stages, channels", [((4, 6, 8), [40, 112, 160]), ((2, 3), [24, 40])])
+def test_ghostnet_builds_only_what_is_asked_for(stages, channels):
+    backbone = GhostNet(out_stages=stages)
+    assert [x.channels for x in backbone.output_shape().values()] == channels
+    assert len(backbone.stages) == max(stages) + 1
+
+
+def test_ghostnet_refuses_what_it_has_not():
+    with pytest.raises(ValueError, match="allowed: one or more of 0 to 9"):
+        GhostNet(out_stages=(4, 10))
+    with pytest.raises(ValueError, match=r"share a stride .*3: 8, 4: 8.*one stage per stride"):
+        GhostNet(out_stages=(3, 4, 6))
+
+
+def test_ghostnet_equals_timms():
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("ghostnet_100").eval()
+    state = {
+        f"backbone.{k}": v
+        for k, v in theirs.state_dict().items()
+        if not k.startswith(("conv_head", "classifier"))
+    }
+    ours = GhostNet().eval()
+    converted = convert_reference_state_dict(state)
+    ours.load_state_dict({k.removeprefix("backbone."): v for k, v in converted.items()})
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images)["res5"], theirs.forward_features(images))
+
+
+def test_shufflenet_equals_torchvisions():
+    import torchvision
+
+    theirs = torchvision.models.shufflenet_v2_x1_0().eval()
+    state = {f"backbone.{k}": v for k, v in theirs.state_dict().items()}
+    kept = {k: v for k, v in state.items() if not k.startswith(("backbone.conv5", "backbone.fc"))}
+    ours = ShuffleNetV2("1.0x").eval()
+    converted = convert_reference_state_dict(kept)
+    ours.load_state_dict({k.removeprefix("backbone."): v for k, v in converted.items()})
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        x = theirs.maxpool(theirs.conv1(images))
+        for stage, mine in zip(
+            (theirs.stage2, theirs.stage3, theirs.stage4), ours(images).values()
+        ):
+            x = stage(x)
+            torch.testing.assert_close(mine, x, rtol=1e-5, atol=1e-5)
 
 
 SHAPES = {
