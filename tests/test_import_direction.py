@@ -7,7 +7,7 @@ import ast
 # What each room of nanodet_d2 may import from nanodet_d2.
 ALLOWED = {
     "layers": set(),
-    "modeling/backbone": {"layers"},
+    "modeling/backbone": {"layers", "checkpoint"},
     "modeling/neck": {"layers"},
     "modeling/head": {"layers"},
     "modeling/meta_arch": {"modeling.head"},

@@ -1,6 +1,6 @@
 """The model's parts; importing this fills detectron2's registries."""
 
-from .backbone import GhostNet, ShuffleNetV2
+from .backbone import GhostNet, ShuffleNetV2, TimmBackbone, TorchvisionBackbone
 from .head import DynamicSoftLabelAssigner, NanoDetPlusHead, SimpleConvHead
 from .meta_arch import NanoDetPlus
 from .neck import GhostPAN
@@ -13,4 +13,6 @@ __all__ = [
     "NanoDetPlusHead",
     "ShuffleNetV2",
     "SimpleConvHead",
+    "TimmBackbone",
+    "TorchvisionBackbone",
 ]

@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import timm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import make_divisible
 from torch import Tensor, nn
 
 from nanodet_d2.layers import GhostBottleneck, conv_norm_act
 
+from .levels import IMAGENET
+from .weights import load_classifier_weights
+
+TIMM_NAME = "ghostnet_100"  # the same network under the same names
 STEM_CHANNELS = 16
 TAIL_CHANNELS = 960  # of the 1 x 1 convolution that ends the network
 CHANNEL_DIVISOR = 4
@@ -62,9 +67,11 @@ class GhostNet(Backbone):
             the 1 x 1 convolution before the classifier; ``(4, 6, 8)`` does without it.
         norm: a name of ``detectron2.layers.get_norm``.
         activation: a name of ``nanodet_d2.layers.get_activation``.
+        pretrained: load timm's ImageNet weights (width 1.0 only), which want RGB images.
+        checkpoint_path: load this file, in timm's names, instead.
 
     Raises:
-        ValueError: for stages that are not there or share a stride.
+        ValueError: for stages that are not there or share a stride, or weights that cannot be had.
     """
 
     def __init__(
@@ -74,8 +81,12 @@ class GhostNet(Backbone):
         out_stages: Sequence[int] = (4, 6, 9),
         norm: str = "BN",
         activation: str | None = "ReLU",
+        pretrained: bool = False,
+        checkpoint_path: str = "",
     ):
         super().__init__()
+        if pretrained and width_mult != 1.0 and not checkpoint_path:
+            raise ValueError(f"GhostNet width_mult {width_mult} has no weights; allowed: 1.0")
         strides = _stage_strides()
         self._stage_names = _feature_names(out_stages, strides)
 
@@ -107,6 +118,9 @@ class GhostNet(Backbone):
             name: strides[stage] for stage, name in self._stage_names.items()
         }
         self._init_weights()
+        if pretrained or checkpoint_path:
+            load_classifier_weights(self, f"timm's {TIMM_NAME}", checkpoint_path, _download)
+            self.input_spec = IMAGENET
 
     def _init_weights(self) -> None:
         """The reference's start: N(0, 1 / fan-in channels), 0.01 in the stem, norm bias 1e-4."""
@@ -132,6 +146,10 @@ class GhostNet(Backbone):
             if i in self._stage_names:
                 outputs[self._stage_names[i]] = x
         return outputs
+
+
+def _download() -> dict[str, Tensor]:
+    return timm.create_model(TIMM_NAME, pretrained=True).state_dict()
 
 
 def _bottleneck(block: _Block, in_channels: int, width, style: dict) -> GhostBottleneck:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torchvision
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from nanodet_d2.layers import conv_norm_act
+
+from .levels import IMAGENET
+from .weights import load_classifier_weights
 
 STEM_CHANNELS = 24
 STAGE_CHANNELS = {  # paper, table 5: output channels of stages 2, 3 and 4
@@ -17,6 +21,7 @@ STAGE_CHANNELS = {  # paper, table 5: output channels of stages 2, 3 and 4
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
+TORCHVISION_NAMES = {size: f"shufflenet_v2_x{size[:-1].replace('.', '_')}" for size in STAGE_CHANNELS}
 STAGE_BLOCKS = (4, 8, 4)
 STAGE_STRIDES = {"res3": 8, "res4": 16, "res5": 32}
 
@@ -76,9 +81,11 @@ class ShuffleNetV2(Backbone):
             built.
         norm: a name of ``detectron2.layers.get_norm``.
         activation: a name of ``nanodet_d2.layers.get_activation``.
+        pretrained: load torchvision's ImageNet weights, which want RGB images.
+        checkpoint_path: load this file, in torchvision's names, instead.
 
     Raises:
-        ValueError: for an unknown size or feature.
+        ValueError: for an unknown size or feature, or weights that cannot be had.
     """
 
     def __init__(
@@ -88,6 +95,8 @@ class ShuffleNetV2(Backbone):
         out_features: Sequence[str] = ("res3", "res4", "res5"),
         norm: str = "BN",
         activation: str | None = "ReLU",
+        pretrained: bool = False,
+        checkpoint_path: str = "",
     ):
         super().__init__()
         if size not in STAGE_CHANNELS:
@@ -122,6 +131,11 @@ class ShuffleNetV2(Backbone):
             if name == self._out_features[-1]:
                 break
         self._init_weights()
+        if pretrained or checkpoint_path:
+            weights = torchvision.models.get_model_weights(TORCHVISION_NAMES[size]).DEFAULT
+            what = f"torchvision's {weights}"
+            load_classifier_weights(self, what, checkpoint_path, weights.get_state_dict)
+            self.input_spec = IMAGENET
 
     def _init_weights(self) -> None:
         """The reference's start: N(0, 1 / fan-in channels) and a bias of 1e-4 in the norms."""

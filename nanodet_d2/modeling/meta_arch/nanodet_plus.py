@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
 
 AUX_AFTER_DETACH = ("guide", "drop")
+INPUT_FORMATS = ("BGR", "RGB")
+# What a backbone is fed that states no ``input_spec``: channel order, mean, deviation.
+REFERENCE_INPUT = ("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 
 
 @META_ARCH_REGISTRY.register()
@@ -36,14 +39,16 @@ class NanoDetPlus(nn.Module):
         aux_after_detach: what the branch does from then on: "guide" (as the reference) keeps
             training and guiding the assignment, "drop" leaves the step, which is then several
             times cheaper, and the head's own predictions guide.
-        pixel_mean, pixel_std: of each channel in the order of the input (BGR by default), in
-            [0, 255]; the defaults are the reference's.
+        input_format: order of the channels of the images handed in, "BGR" or "RGB"; a backbone
+            whose weights want the other order gets it.
+        pixel_mean, pixel_std: of each channel in the order of the backbone, in [0, 255]. If None,
+            those that the backbone states (``input_spec``), else the reference's.
         score_thresh: a class score must be above it to be a detection.
         nms_thresh: IoU above which class-wise NMS suppresses.
         max_detections: kept per image.
 
     Raises:
-        ValueError: for an unknown ``aux_after_detach``.
+        ValueError: for an unknown ``aux_after_detach`` or ``input_format``.
     """
 
     def __init__(
@@ -55,15 +60,20 @@ class NanoDetPlus(nn.Module):
         aux_head: nn.Module | Callable[..., nn.Module] | None = None,
         aux_detach_iter: int = 0,
         aux_after_detach: str = "guide",
-        pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
-        pixel_std: Sequence[float] = (57.375, 57.12, 58.395),
+        input_format: str = "BGR",
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
         score_thresh: float = 0.05,
         nms_thresh: float = 0.6,
         max_detections: int = 100,
     ):
         super().__init__()
-        if aux_after_detach not in AUX_AFTER_DETACH:
-            raise ValueError(f"aux_after_detach {aux_after_detach!r}; allowed: {AUX_AFTER_DETACH}")
+        for name, value, allowed in (
+            ("aux_after_detach", aux_after_detach, AUX_AFTER_DETACH),
+            ("input_format", input_format, INPUT_FORMATS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
         self.backbone = backbone
         self.neck = _bind(neck, input_shapes=backbone.output_shape())
         self.head = _bind(head, input_shapes=self.neck.output_shape())
@@ -82,8 +92,10 @@ class NanoDetPlus(nn.Module):
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
         self.size_divisibility = max(x.stride for x in backbone.output_shape().values())
-        self.register_buffer("pixel_mean", _per_channel(pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", _per_channel(pixel_std), persistent=False)
+        order, mean, std = getattr(backbone, "input_spec", REFERENCE_INPUT)
+        self.flip_channels = order != input_format
+        self.register_buffer("pixel_mean", _per_channel(pixel_mean or mean), persistent=False)
+        self.register_buffer("pixel_std", _per_channel(pixel_std or std), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -121,7 +133,10 @@ class NanoDetPlus(nn.Module):
                     f"image {x.get('file_name', '')} has shape {tuple(image.shape)}; "
                     f"allowed: ({len(self.pixel_mean)}, height, width)"
                 )
-            images.append((image.to(self.device) - self.pixel_mean) / self.pixel_std)
+            image = image.to(self.device)
+            if self.flip_channels:
+                image = image.flip(0)
+            images.append((image - self.pixel_mean) / self.pixel_std)
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def auxiliary_forward(
@@ -179,8 +194,25 @@ class NanoDetPlus(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith("aux_")}
 
 
-def _bind(part: nn.Module | Callable[..., nn.Module], **arguments: Any) -> nn.Module:
-    return part if isinstance(part, nn.Module) else part(**arguments)
+def _bind(
+    part: nn.Module | Callable[..., nn.Module],
+    *,
+    input_shapes: Mapping[str, ShapeSpec],
+    **arguments: Any,
+) -> nn.Module:
+    """Build a part from what lies before it; shapes typed in a config have to agree with that."""
+    if isinstance(part, nn.Module):
+        return part
+    typed = getattr(part, "keywords", {}).get("input_shapes") or {}
+    for name, shape in typed.items():
+        if name not in input_shapes:
+            raise ValueError(f"input_shapes has {name!r}; there are {list(input_shapes)}")
+        if shape.channels != input_shapes[name].channels:
+            raise ValueError(
+                f"input_shapes says {shape.channels} channels for {name!r}, "
+                f"but it has {input_shapes[name].channels}"
+            )
+    return part(input_shapes=input_shapes, **arguments)
 
 
 def _doubled(shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
