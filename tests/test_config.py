@@ -24,8 +24,15 @@ CONFIGS = [
     "nanodet_plus_m_416",
     "nanodet_plus_m_1_5x_320",
     "nanodet_plus_m_1_5x_416",
+    "nanodet_plus_ghostnet_416",
+    "nanodet_plus_timm_mobilenetv3_320",
+    "nanodet_plus_timm_vit_tiny_416",
+    "nanodet_plus_torchvision_efficientnet_b0_416",
+    "nanodet_plus_r50_416",
+    "nanodet_plus_r50_dc5_416",
     "demo_shapes",
 ]
+BACKBONE_CONFIGS = [x for x in CONFIGS if not x.startswith(("demo", "nanodet_plus_m"))]
 
 
 @pytest.fixture
@@ -42,6 +49,8 @@ def test_no_config_is_forgotten(root):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
     cfg = apply_overrides(load(name), [*shapes_overrides, "dataloader.train.num_workers=0"])
+    if "pretrained" in cfg.model.backbone:
+        cfg.model.backbone.pretrained = False  # weights come over the network
     model = instantiate(cfg.model)
     classes = cfg.model.head.num_classes
     assert instantiate(classes) == model.head.num_classes == 7
@@ -80,6 +89,13 @@ def test_shipped_models_have_the_reference_size(load, name, size, parameters):
     model = instantiate(cfg.model)
     inference = [p.numel() for n, p in model.named_parameters() if not n.startswith("aux_")]
     assert (sum(inference), sum(p.numel() for p in model.parameters())) == parameters
+
+
+@pytest.mark.parametrize("name", BACKBONE_CONFIGS)
+def test_a_backbone_config_is_a_short_diff(root, name):
+    text = (root / "projects" / "nanodet_plus" / "configs" / f"{name}.py").read_text()
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 12
+    assert "channels" not in text
 
 
 def test_config_survives_saving(load, tmp_path):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Try every timm and torchvision network up to a size as a backbone, and write BACKBONES.md.
 
-Each network is built in the short form, its declared shapes are compared with the produced ones, and
-a NanoDet-Plus on it runs a training step. Results are kept in a json-lines file as they come, so that
-an interrupted sweep goes on where it stopped.
+Each network is built in the short form, its declared shapes are compared with the produced ones,
+and a NanoDet-Plus on it runs a training step. Results are kept in a json-lines file as they come,
+so that an interrupted sweep goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def try_network(build: Callable[..., Backbone], own_size: int) -> dict[str, Any]
     first = None
     for size, arguments in ((SIZE, {}), (SIZE, {"img_size": SIZE}), (own_size, {})):
         try:
-            return {"ok": True, "size": size, **measure(build(**arguments), size)}
+            backbone = build(**arguments)
+            size = -(-size // backbone.size_divisibility) * backbone.size_divisibility
+            return {"ok": True, "size": size, **measure(backbone, size)}
         except Exception as error:  # the sweep is there to find out which there are
             first = first or error
         if "takes images of" not in str(first):

@@ -66,7 +66,7 @@ class WrappedBackbone(Backbone):
         channels_last: whether each of the network's maps is (N, H, W, C).
         pyramid: makes the maps of ``shapes`` out of the network's only one; none if None.
         input_spec: what the weights were trained on.
-        image_size: (height, width) of the only input that the network says to take; None if any.
+        image_size: (height, width) of the input that the network was made for; None if unknown.
         name: of the network, for messages.
     """
 
@@ -124,12 +124,17 @@ class WrappedBackbone(Backbone):
             maps = self.network(x)
             return list(maps.values() if isinstance(maps, dict) else maps)
         except (AssertionError, RuntimeError) as error:
-            # The statement may be too strict: some networks that make it take other sizes, too.
-            if self._image_size in (None, tuple(x.shape[-2:])):
+            size, divisor = tuple(x.shape[-2:]), self.size_divisibility
+            if any(side % divisor for side in size):
+                allowed = f"multiples of {divisor}"
+            elif self._image_size not in (None, size):
+                # Only now: many networks take more than the size they were made for.
+                allowed = f"{self._image_size}: set data.input_size, and img_size if it has that"
+            else:
                 raise
             raise ValueError(
-                f"{self._name} takes images of {self._image_size} (height, width) only, found "
-                f"{tuple(x.shape[-2:])}: set data.input_size, and img_size if it has that argument"
+                f"{self._name} fails on images of {size} (height, width); it takes images of "
+                f"{allowed}. It said: {error}"
             ) from error
 
     def _checked(self, name: str, spec: ShapeSpec, x: Tensor, image_size: torch.Size) -> Tensor:

@@ -21,7 +21,7 @@ STAGE_CHANNELS = {  # paper, table 5: output channels of stages 2, 3 and 4
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
-TORCHVISION_NAMES = {size: f"shufflenet_v2_x{size[:-1].replace('.', '_')}" for size in STAGE_CHANNELS}
+TORCHVISION_NAME = "shufflenet_v2_x{}_{}"  # of size {}.{}x
 STAGE_BLOCKS = (4, 8, 4)
 STAGE_STRIDES = {"res3": 8, "res4": 16, "res5": 32}
 
@@ -132,7 +132,9 @@ class ShuffleNetV2(Backbone):
                 break
         self._init_weights()
         if pretrained or checkpoint_path:
-            weights = torchvision.models.get_model_weights(TORCHVISION_NAMES[size]).DEFAULT
+            weights = torchvision.models.get_model_weights(
+                TORCHVISION_NAME.format(*size[:-1].split("."))
+            ).DEFAULT
             what = f"torchvision's {weights}"
             load_classifier_weights(self, what, checkpoint_path, weights.get_state_dict)
             self.input_spec = IMAGENET

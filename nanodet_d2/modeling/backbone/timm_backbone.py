@@ -110,7 +110,7 @@ class TimmBackbone(WrappedBackbone):
             input_spec=InputSpec.from_unit_rgb(
                 network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
             ),
-            image_size=_fixed_size(network, arguments),
+            image_size=_own_size(network, arguments),
             name=f"timm's {model_name}",
         )
         if freeze_norm:
@@ -125,7 +125,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_device(norm_layer: type[nn.Module]) -> type[nn.Module]:
-    """The class, taking and leaving out ``device`` and ``dtype``, which timm hands to all layers."""
+    """The class, made to accept ``device`` and ``dtype``, which timm hands to all layers."""
     parameters = inspect.signature(norm_layer).parameters
     if "device" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return norm_layer
@@ -165,11 +165,8 @@ def _is_fixed(model_name: str) -> bool:
     return bool(timm.get_pretrained_cfg(model_name, allow_unregistered=False).fixed_input_size)
 
 
-def _fixed_size(network: nn.Module, arguments: dict[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of the only input that the network takes; None if it takes any."""
-    lifted = any(key in arguments for lift in _LIFTS for key in lift)
-    if lifted or not network.pretrained_cfg["fixed_input_size"]:
-        return None
+def _own_size(network: nn.Module, arguments: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of the input that the network was made for."""
     size = arguments["img_size"] or network.pretrained_cfg["input_size"][1:]
     return (size, size) if isinstance(size, int) else tuple(size)
 
@@ -245,6 +242,6 @@ def _freeze(network: nn.Module, levels: int, model_name: str) -> None:
     for name, module in modules.items():
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-        FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+        setattr(network, name, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
         if name == last:
             break

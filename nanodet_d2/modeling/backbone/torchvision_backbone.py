@@ -124,7 +124,10 @@ def _find_taps(network: nn.Module, what: str) -> tuple[dict[str, _Tap], tuple[in
     """
     for size in (PROBE_SIZE, COMMON_SIZE):
         taps: dict[str, _Tap] = {}
-        hooks = [module.register_forward_hook(_note(name, size, taps)) for name, module in _stages(network)]
+        hooks = [
+            module.register_forward_hook(_note(name, size, taps))
+            for name, module in _stages(network)
+        ]
         try:
             run_without_memory(network.eval(), (size, size))
         except (AssertionError, RuntimeError, ValueError) as error:

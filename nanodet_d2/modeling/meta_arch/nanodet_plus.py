@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 import torch
 from detectron2.layers import ShapeSpec

@@ -1,0 +1,8 @@
+from detectron2.config import LazyCall as L
+
+from nanodet_d2.modeling import TimmBackbone
+
+from .nanodet_plus_m_320 import data, dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone = L(TimmBackbone)(model_name="mobilenetv3_large_100", pretrained=True)
+train.output_dir = "./output/nanodet_plus_timm_mobilenetv3_320"
