@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from nanodet_d2.data import synthetic
+from nanodet_d2.data import shapes, synthetic
 from nanodet_d2.data.synthetic import CATEGORY_IDS, make_shapes_dataset
 
 SMALL = {"num_train": 24, "num_val": 17, "image_size": 96}
@@ -80,7 +80,7 @@ def test_object_sizes_are_spread_about_forty_pixels():
     longest = [
         np.subtract(box[2:], box[:2]).max()
         for index in range(60)
-        for box in (synthetic._box_of(o.full) for o in synthetic._picture(0, "val", index, 160)[1])
+        for box in (shapes.box_of(o.full) for o in synthetic.draw_picture(0, "val", index, 160)[1])
     ]
     assert 32 <= np.median(longest) <= 45
     assert 8 <= min(longest) < 20 and 70 < max(longest) <= 92
@@ -91,8 +91,8 @@ def test_stamp_has_the_size_asked_for_and_touches_its_four_sides(name):
     rng = np.random.default_rng(0)
     for size in (12, 33, 90):
         for _ in range(5):
-            stamp = synthetic._stamp(name, rng, size)
-            x0, y0, x1, y1 = synthetic._box_of(stamp[..., 0] >= synthetic.INK)
+            stamp = shapes._stamp(name, rng, size)
+            x0, y0, x1, y1 = shapes.box_of(stamp[..., 0] >= shapes.INK)
             assert size * 0.86 - 2 <= max(x1 - x0, y1 - y0) <= size + 1
             if not stamp[..., 1].any():  # no label: the ink alone fills the stamp
                 assert max(x0, y0, stamp.shape[1] - x1, stamp.shape[0] - y1) <= 1
@@ -101,12 +101,12 @@ def test_stamp_has_the_size_asked_for_and_touches_its_four_sides(name):
 def test_box_is_tight_around_the_pixels_that_painting_changed():
     rng = np.random.default_rng(1)
     size, blank = 120, np.full((120, 120, 3), 127, np.float32)
-    for name in synthetic._SHAPES:  # no label, so that all that changes is the object
-        (item,), cover = synthetic._place(rng, name, [], size)
-        changed = np.abs(synthetic._paint(rng, blank, cover) - blank).max(-1)
-        box = synthetic._box_of(item.full)
-        np.testing.assert_allclose(box, synthetic._box_of(changed >= 30), atol=1)
-        assert (synthetic._either(cover)[item.full] >= synthetic.INK).all()
+    for name in shapes._SHAPES:  # no label, so that all that changes is the object
+        (item,), cover = shapes._place(rng, name, [], size)
+        changed = np.abs(shapes._paint(rng, blank, cover) - blank).max(-1)
+        box = shapes.box_of(item.full)
+        np.testing.assert_allclose(box, shapes.box_of(changed >= 30), atol=1)
+        assert (shapes._either(cover)[item.full] >= shapes.INK).all()
 
 
 def test_written_boxes_are_the_full_extent_and_areas_what_is_in_view(made):
@@ -114,7 +114,7 @@ def test_written_boxes_are_the_full_extent_and_areas_what_is_in_view(made):
     occluded = 0
     for image in content["images"]:
         index = image["id"] - 1
-        _, objects = synthetic._picture(5, "val", index, 160)
+        _, objects = synthetic.draw_picture(5, "val", index, 160)
         items = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         assert [a["category_id"] for a in items] == [CATEGORY_IDS[o.name] for o in objects]
         for item, drawn in zip(items, objects):
@@ -158,7 +158,7 @@ def test_a_damaged_set_is_repaired(tmp_path, name, damage):
 
 def test_an_interrupted_run_leaves_no_complete_set_and_is_finished(tmp_path, monkeypatch):
     make_shapes_dataset(tmp_path / "whole", **SMALL)
-    drawn, picture = [], synthetic._picture
+    drawn, picture = [], synthetic.draw_picture
 
     def stop_in_val(seed, split, index, size):
         if (split, index) == ("val", 5):
@@ -167,7 +167,7 @@ def test_an_interrupted_run_leaves_no_complete_set_and_is_finished(tmp_path, mon
         return picture(seed, split, index, size)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(synthetic, "_picture", stop_in_val)
+        patch.setattr(synthetic, "draw_picture", stop_in_val)
         make_shapes_dataset(tmp_path / "cut", **SMALL)
     assert len(drawn) == 29 and not (tmp_path / "cut" / "meta.json").exists()
     make_shapes_dataset(tmp_path / "cut", **SMALL)

@@ -119,7 +119,8 @@ class NanoDetPlusHead(nn.Module):
 
     def decode(self, raw: Tensor, priors: Tensor) -> Predictions:
         """Class logits and boxes of a raw output (N, P, C + 4 * (R + 1)), this head's or alike."""
-        return Predictions.from_raw(raw, priors, self.bins)
+        with torch.autocast(raw.device.type, enabled=False):  # half precision makes coarse boxes
+            return Predictions.from_raw(raw, priors, self.bins)
 
     def losses(
         self, raw: Tensor, priors: Tensor, truth: GroundTruth, aux_raw: Tensor | None = None
