@@ -1,6 +1,6 @@
 """Building blocks shared by backbones, necks and heads."""
 
-from .conv import DepthwiseSeparableConv, conv_norm_act, get_activation
+from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
 from .ghost import GhostBottleneck, GhostModule
 
 __all__ = [
@@ -8,5 +8,6 @@ __all__ = [
     "GhostBottleneck",
     "GhostModule",
     "conv_norm_act",
+    "conv_stack",
     "get_activation",
 ]

@@ -65,6 +65,23 @@ def conv_norm_act(
     return conv
 
 
+def conv_stack(
+    build: Callable[..., nn.Module],
+    in_channels: int,
+    channels: int,
+    count: int,
+    kernel_size: int,
+    **style: str | None,
+) -> nn.Sequential:
+    """``count`` convolutions made by ``build`` (of this module); all but the first keep width."""
+    return nn.Sequential(
+        *(
+            build(in_channels if i == 0 else channels, channels, kernel_size, **style)
+            for i in range(count)
+        )
+    )
+
+
 class DepthwiseSeparableConv(nn.Sequential):
     """Depthwise k x k and pointwise 1 x 1, each followed by norm and activation (MobileNet).
 

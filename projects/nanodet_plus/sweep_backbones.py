@@ -117,9 +117,10 @@ def measure(backbone: Backbone, size: int) -> dict[str, Any]:
     with torch.no_grad():
         backbone(images)
         start = time.perf_counter()
-        with FlopCounterMode(display=False) as counter:
-            features = backbone(images)
+        features = backbone(images)
         elapsed = time.perf_counter() - start
+    with FlopCounterMode(display=False) as counter:
+        backbone(images)
     shapes = backbone.output_shape()
     for name, spec in shapes.items():
         side = -(-size // spec.stride)

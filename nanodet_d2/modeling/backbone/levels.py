@@ -123,7 +123,7 @@ class WrappedBackbone(Backbone):
         try:
             maps = self.network(x)
             return list(maps.values() if isinstance(maps, dict) else maps)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, IndexError, RuntimeError) as error:
             size, divisor = tuple(x.shape[-2:]), self.size_divisibility
             if any(side % divisor for side in size):
                 allowed = f"multiples of {divisor}"

@@ -8,7 +8,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from nanodet_d2.layers import conv_norm_act
+from nanodet_d2.layers import conv_norm_act, conv_stack
 
 from .raw import PRIOR_BIAS, flatten_levels, init_normal
 
@@ -43,17 +43,9 @@ class SimpleConvHead(nn.Module):
         channels = feat_channels or in_channels
 
         def tower() -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    conv_norm_act(
-                        in_channels if i == 0 else channels,
-                        channels,
-                        kernel_size,
-                        norm=norm,
-                        activation=activation,
-                    )
-                    for i in range(stacked_convs)
-                )
+            style = dict(norm=norm, activation=activation)
+            return conv_stack(
+                conv_norm_act, in_channels, channels, stacked_convs, kernel_size, **style
             )
 
         def predictor(outputs: int) -> nn.Module:

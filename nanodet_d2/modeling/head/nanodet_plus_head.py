@@ -12,7 +12,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act
+from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act, conv_stack
 
 from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
 from .box_coding import encode_distances, grid_priors
@@ -75,30 +75,19 @@ class NanoDetPlusHead(nn.Module):
             "loss_dfl": dfl_weight,
         }
 
-        def tower(in_channels: int, channels: int) -> nn.Sequential:
-            build = DepthwiseSeparableConv if use_depthwise else conv_norm_act
-            return nn.Sequential(
-                *(
-                    build(
-                        in_channels if i == 0 else channels,
-                        channels,
-                        kernel_size,
-                        norm=norm,
-                        activation=activation,
-                    )
-                    for i in range(stacked_convs)
-                )
-            )
-
         # In the state, because the reference's weights hold it as well.
         self.register_buffer("bins", torch.arange(reg_max + 1.0))
+        build = DepthwiseSeparableConv if use_depthwise else conv_norm_act
+        style = dict(norm=norm, activation=activation)
         self.towers = nn.ModuleList()
         self.predictors = nn.ModuleList()
         for name in self.in_features:
             in_channels = input_shapes[name].channels
             channels = feat_channels or in_channels
             outputs = num_classes + 4 * (reg_max + 1)
-            self.towers.append(tower(in_channels, channels))
+            self.towers.append(
+                conv_stack(build, in_channels, channels, stacked_convs, kernel_size, **style)
+            )
             self.predictors.append(conv_norm_act(channels, outputs, norm="", activation=None))
         init_normal(self, bias=PRIOR_BIAS)  # also on the box logits: a constant over the bins
 
