@@ -204,13 +204,14 @@ def test_layers_after_the_last_level_are_not_kept():
 
 
 def test_freezing():
-    backbone = TimmBackbone("resnet18", freeze_at=2)  # stem and layer1
-    frozen = {n.split(".")[1] for n, p in backbone.named_parameters() if not p.requires_grad}
-    assert frozen == {"conv1", "layer1"}
-    assert isinstance(backbone.network.bn1, FrozenBatchNorm2d)
-    trained = {n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad}
-    assert trained == {"layer2", "layer3", "layer4"}
     for build in (TimmBackbone, TorchvisionBackbone):
+        backbone = build("resnet18", freeze_at=2)  # stem and layer1
+        frozen = {n.split(".")[1] for n, p in backbone.named_parameters() if not p.requires_grad}
+        assert frozen == {"conv1", "layer1"}
+        assert isinstance(backbone.network.bn1, FrozenBatchNorm2d)
+        trained = {n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad}
+        assert trained == {"layer2", "layer3", "layer4"}
+        check(backbone)
         modules = list(build("resnet18", freeze_norm=True).modules())
         assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in modules)
     with pytest.raises(ValueError, match="freeze_at 2 cannot be done"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -177,6 +177,17 @@ def unused_parameters(network: nn.Module, image_size: tuple[int, int]) -> list[n
         logger.debug("Could not look for unused parameters: %s", error)
         return []
     return [p for p, gradient in zip(parameters.values(), gradients) if gradient is None]
+
+
+def freeze_modules(root: nn.Module, names: Sequence[str]) -> None:
+    """Stop training the modules of these dotted names, and fix the statistics of their norms."""
+    for name in names:
+        parent_name, _, child = name.rpartition(".")
+        module = root.get_submodule(name)
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+        setattr(root.get_submodule(parent_name), child, frozen)
 
 
 class SimplePyramid(nn.Module):

@@ -15,7 +15,14 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from .levels import DEFAULT_STRIDES, InputSpec, SimplePyramid, WrappedBackbone, choose_levels
+from .levels import (
+    DEFAULT_STRIDES,
+    InputSpec,
+    SimplePyramid,
+    WrappedBackbone,
+    choose_levels,
+    freeze_modules,
+)
 from .levels import level_name as stride_name
 
 logger = logging.getLogger(__name__)
@@ -232,16 +239,11 @@ def _create(
 
 def _freeze(network: nn.Module, levels: int, model_name: str) -> None:
     """Freeze the modules up to the given number of levels, in the order they run."""
-    modules = dict(network.named_children())
+    names = [name for name, _ in network.named_children()]
     last = network.feature_info.info[levels - 1]["module"].replace(".", "_")
-    if last not in modules:
+    if last not in names:
         raise ValueError(
             f"timm's {model_name} is not a chain of stages: freeze_at {levels} cannot be done; "
             "allowed: 0"
         )
-    for name, module in modules.items():
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-        setattr(network, name, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
-        if name == last:
-            break
+    freeze_modules(network, names[: names.index(last) + 1])

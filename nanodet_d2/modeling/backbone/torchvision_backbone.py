@@ -22,6 +22,7 @@ from .levels import (
     InputSpec,
     WrappedBackbone,
     choose_levels,
+    freeze_modules,
     level_name,
     run_without_memory,
 )
@@ -55,6 +56,7 @@ class TorchvisionBackbone(WrappedBackbone):
         strides: of the levels to find.
         norm_layer: class of the norm layers.
         freeze_norm: turn BatchNorm into FrozenBatchNorm2d after loading.
+        freeze_at: freeze what runs at the first strides, e.g. with 2 all up to stride 4.
         **arguments: for the constructor, which refuses those it does not know.
 
     Raises:
@@ -72,6 +74,7 @@ class TorchvisionBackbone(WrappedBackbone):
         strides: Sequence[int] = DEFAULT_STRIDES,
         norm_layer: type[nn.Module] | None = None,
         freeze_norm: bool = False,
+        freeze_at: int = 0,
         **arguments: Any,
     ):
         _require_model(model_name)
@@ -104,6 +107,9 @@ class TorchvisionBackbone(WrappedBackbone):
         )
         if freeze_norm:
             self.network = FrozenBatchNorm2d.convert_frozen_batchnorm(self.network)
+        if freeze_at:
+            last = sorted({tap.stride for tap in taps.values()})[freeze_at - 1]
+            freeze_modules(self.network, [name for name, x in taps.items() if x.stride <= last])
 
 
 def _require_model(model_name: str) -> None:
