@@ -123,6 +123,8 @@ class WrappedBackbone(Backbone):
         try:
             maps = self.network(x)
             return list(maps.values() if isinstance(maps, dict) else maps)
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError that says nothing of the size
+            raise
         except (AssertionError, IndexError, RuntimeError) as error:
             size, divisor = tuple(x.shape[-2:]), self.size_divisibility
             if any(side % divisor for side in size):
