@@ -81,7 +81,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     if not cfg.train.init_checkpoint:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = _build_model(cfg)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
     return Evaluation(cfg)(create_ddp_model(model, **_ddp_arguments(cfg)))
 
@@ -94,7 +94,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         resume: go on from the last checkpoint in ``train.output_dir`` if there is one; else start
             from ``train.init_checkpoint``.
     """
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = _build_model(cfg)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     del cfg.optimizer.params.model  # so that the config can still be saved
@@ -121,6 +121,13 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         return results
     trainer.train(start_iter, cfg.train.max_iter)
     return results
+
+
+def _build_model(cfg: DictConfig) -> nn.Module:
+    model = instantiate(cfg.model).to(cfg.train.device)
+    if cfg.train.channels_last:  # convolutions take the layout of their weights
+        model = model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _build_trainer(

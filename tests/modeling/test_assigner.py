@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from nanodet_d2.modeling.head import DynamicSoftLabelAssigner, GroundTruth, NanoDetPlusHead
 from nanodet_d2.modeling.head.assigner import centers_inside, class_cost
 from nanodet_d2.modeling.head.box_coding import grid_priors
+from nanodet_d2.modeling.head.losses import background_focal_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import oracle  # noqa: E402
@@ -95,7 +96,8 @@ def test_class_cost_equals_the_sum_over_classes():
                 logits[n], target, reduction="none"
             )
             expected[n, g] = (entropy * (target - logits[n].sigmoid()) ** 2).sum(-1)
-    torch.testing.assert_close(class_cost(logits, classes, iou), expected)
+    background = background_focal_loss(logits)
+    torch.testing.assert_close(class_cost(logits, background, classes, iou), expected)
 
 
 def test_centres_on_the_border_are_outside():

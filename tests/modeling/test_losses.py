@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from nanodet_d2.modeling.head.box_coding import (
     decode_boxes,
@@ -14,11 +15,13 @@ from nanodet_d2.modeling.head.box_coding import (
     grid_priors,
 )
 from nanodet_d2.modeling.head.losses import (
+    background_focal_loss,
     distribution_focal_loss,
+    focal_correction,
     giou_loss,
     pairwise_iof,
     pairwise_iou,
-    quality_focal_loss,
+    softplus,
 )
 
 BINS = torch.arange(8.0)
@@ -45,20 +48,51 @@ def test_overlaps():
     torch.testing.assert_close(pairwise_iof(a, b), torch.tensor([[0.5, 1.0], [0.0, 0.0]]))
 
 
-def test_quality_focal_loss_by_hand():
+def test_focal_losses_by_hand():
     logits = torch.zeros(2, 3)  # sigmoid 1/2, entropy ln 2 whatever the target
-    labels, scores = torch.tensor([3, 1]), torch.tensor([0.0, 0.9])
-    background = 3 * math.log(2) / 4
-    positive = 2 * math.log(2) / 4 + math.log(2) * (0.9 - 0.5) ** 2
-    expected = torch.tensor([background, positive])
-    torch.testing.assert_close(quality_focal_loss(logits, labels, scores), expected)
+    background = torch.full((2,), 3 * math.log(2) / 4)
+    torch.testing.assert_close(background_focal_loss(logits), background)
+    correction = focal_correction(logits[:, 0], torch.tensor([0.9, 0.0]))
+    expected = torch.tensor([math.log(2) * (0.9 - 0.5) ** 2 - math.log(2) / 4, 0.0])
+    torch.testing.assert_close(correction, expected)
 
 
-def test_positive_of_quality_zero_counts_as_background():
-    logits = torch.randn(1, 4)
-    as_positive = quality_focal_loss(logits, torch.tensor([2]), torch.tensor([0.0]))
-    as_background = quality_focal_loss(logits, torch.tensor([4]), torch.tensor([0.0]))
-    torch.testing.assert_close(as_positive, as_background)
+def plain_focal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (entropy * (target - logits.sigmoid()).square()).sum(-1)
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_focal_losses_are_those_of_the_paper_everywhere(layout):
+    torch.manual_seed(0)
+    logits = torch.randn(4, 50, 7) * 6
+    logits.view(-1)[:4] = torch.tensor([0.0, 95.0, -95.0, 30.0])
+    logits = (logits if layout == "rows" else logits.mT.contiguous().mT).requires_grad_()
+    own, scores = torch.randint(0, 7, (4, 50, 1)), torch.rand(4, 50)
+    target = torch.zeros(4, 50, 7).scatter_(-1, own, scores.unsqueeze(-1))
+    expected = plain_focal_loss(logits.double(), target.double())
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), logits)
+    loss = background_focal_loss(logits)
+    loss = loss + focal_correction(logits.gather(-1, own).squeeze(-1), scores)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_background_loss_keeps_what_is_not_finite():
+    logits = torch.tensor([[0.0, float("inf")], [0.0, float("nan")], [0.0, float("-inf")]])
+    found = background_focal_loss(logits).tolist()
+    assert (
+        found[0] == math.inf and math.isnan(found[1]) and found[2] == pytest.approx(math.log(2) / 4)
+    )
+
+
+def test_softplus_has_torchs_value_and_slope():
+    x = torch.tensor([-200.0, -20.0, -1.0, 0.0, 1.0, 20.0, 200.0], requires_grad=True)
+    mine, theirs = softplus(x), F.softplus(x)
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+    slopes = [torch.autograd.grad(y.sum(), x)[0] for y in (mine, theirs)]
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-7)
 
 
 def test_distribution_focal_loss_by_hand():

@@ -1,6 +1,7 @@
 """Dynamic soft label assignment (RTMDet's ancestor in NanoDet-Plus; cf. SimOTA in YOLOX, 2021).
 
-Letters: N images, G ground truths (padded), K ignored boxes (padded), P priors, C classes.
+Letters: N images, G ground truths (padded), K ignored boxes (padded), P priors, C classes,
+S slots for positive priors. Nothing here waits for the device, and no shape depends on values.
 Boxes are XYXY in pixels of the network input.
 """
 
@@ -12,10 +13,9 @@ from typing import NamedTuple
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .losses import pairwise_iof, pairwise_iou
+from .losses import background_focal_loss, focal_correction, pairwise_iof, pairwise_iou
 
 
 class GroundTruth(NamedTuple):
@@ -56,6 +56,7 @@ class Assignment(NamedTuple):
     scores: Tensor  # (N, P) IoU of the guiding prediction with its ground truth, 0 if background
     weights: Tensor  # (N, P) 1, or 0 in an ignored region
     boxes: Tensor  # (N, P, 4) matched ground truth; undefined for background
+    slots: Tensor  # (N, S) different priors, all positive ones among them; S follows from shapes
 
 
 class DynamicSoftLabelAssigner:
@@ -82,29 +83,46 @@ class DynamicSoftLabelAssigner:
 
     @torch.no_grad()
     def __call__(
-        self, logits: Tensor, boxes: Tensor, priors: Tensor, truth: GroundTruth
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        priors: Tensor,
+        truth: GroundTruth,
+        background: Tensor | None = None,
     ) -> Assignment:
-        """Assign from the guiding branch's class logits (N, P, C) and boxes (N, P, 4).
+        """Assign from the guiding branch's predictions; every computation is float32.
 
-        ``priors`` is (P, 3). Every computation is float32.
+        Args:
+            logits: (N, P, C)
+            boxes: (N, P, 4)
+            priors: (P, 3)
+            truth: ground truth of the batch.
+            background: (N, P) the ``background_focal_loss`` of the logits, where it is known.
         """
-        num_classes = logits.shape[-1]
-        inside = centers_inside(priors[:, :2], truth.boxes) & truth.valid.unsqueeze(-1)
-        usable = inside.any(dim=1, keepdim=True) & truth.valid.unsqueeze(-1)  # (N, G, P)
-        iou = torch.where(usable, pairwise_iou(truth.boxes, boxes), 0.0)  # (N, G, P)
-        cost = class_cost(logits, truth.classes, iou) - self.iou_factor * (iou + 1e-7).log()
-        cost = cost.masked_fill(~usable, float("inf"))
+        if background is None:
+            background = background_focal_loss(logits)
+        valid = truth.valid.unsqueeze(-1)  # (N, G, 1)
+        candidate = (centers_inside(priors[:, :2], truth.boxes) & valid).any(dim=1, keepdim=True)
+        usable = candidate & valid  # (N, G, P)
+        iou = pairwise_iou(truth.boxes, boxes).mul_(usable)  # (N, G, P)
+        cost = class_cost(logits, background, truth.classes, iou)
+        cost.sub_((iou + 1e-7).log_(), alpha=self.iou_factor).masked_fill_(~usable, float("inf"))
 
-        matched = self._match(cost, iou) & usable  # (N, G, P)
-        positive = matched.any(dim=1)  # (N, P)
-        owner = _resolve_conflicts(matched, cost).unsqueeze(1)  # (N, 1, P)
-        labels = truth.classes.gather(1, owner.squeeze(1))
-        scores = iou.gather(1, owner).squeeze(1)
+        matched = self._match(cost, iou).logical_and_(usable)  # (N, G, P)
+        times_matched = matched.sum(dim=1, keepdim=True)  # (N, 1, P)
+        positive = times_matched.squeeze(1) > 0
+        # The only ground truth that took the prior or, of several, the cheapest of *all*.
+        eligible = matched.logical_or_(times_matched > 1)
+        owner = cost.masked_fill_(~eligible, float("inf")).min(dim=1).indices  # (N, P)
+        labels = truth.classes.gather(1, owner)
+        scores = iou.gather(1, owner.unsqueeze(1)).squeeze(1)
+        num_slots = min(self.topk * truth.boxes.shape[1], len(priors))
         return Assignment(
-            labels=torch.where(positive, labels, num_classes),
+            labels=torch.where(positive, labels, logits.shape[-1]),
             scores=torch.where(positive, scores, 0.0),
             weights=self._weights(boxes, positive, truth),
-            boxes=truth.boxes.gather(1, owner.squeeze(1).unsqueeze(-1).expand(-1, -1, 4)),
+            boxes=truth.boxes.gather(1, owner.unsqueeze(-1).expand(-1, -1, 4)),
+            slots=positive.float().topk(num_slots, sorted=False).indices,
         )
 
     def _match(self, cost: Tensor, iou: Tensor) -> Tensor:
@@ -124,35 +142,26 @@ class DynamicSoftLabelAssigner:
 
 def centers_inside(centers: Tensor, boxes: Tensor) -> Tensor:
     """Whether points (P, 2) lie strictly inside boxes (N, G, 4): (N, G, P) bool."""
-    low, high = boxes[..., None, :2], boxes[..., None, 2:]
-    return ((centers > low) & (centers < high)).all(dim=-1)
+    x, y = centers.unbind(dim=-1)
+    left, top, right, bottom = boxes.unsqueeze(-1).unbind(dim=-2)
+    return (x > left).logical_and_(x < right).logical_and_(y > top).logical_and_(y < bottom)
 
 
-def class_cost(logits: Tensor, classes: Tensor, iou: Tensor) -> Tensor:
-    """Quality focal cost of every prior for every ground truth, summed over the classes.
+def class_cost(logits: Tensor, background: Tensor, classes: Tensor, iou: Tensor) -> Tensor:
+    """Quality focal loss that a prior would have with a ground truth, for all of their pairs.
 
-    For all classes but the ground truth's own the term does not depend on the box, so it is a sum
-    per prior and a correction; (N, G, P, C) is never made.
+    Only the term of the ground truth's own class depends on the pair, so it is a sum per prior
+    and a correction; (N, G, P, C) is never made.
 
     Args:
         logits: (N, P, C)
+        background: (N, P) their ``background_focal_loss``.
         classes: (N, G)
-        iou: (N, G, P), the soft target of the own class.
+        iou: (N, G, P), the quality of the own class.
 
     Returns:
         (N, G, P)
     """
-    sigmoid = logits.sigmoid()
-    others = (F.softplus(logits) * sigmoid.square()).sum(dim=-1)  # (N, P)
     index = classes.unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, P, G)
-    own = logits.gather(-1, index).transpose(1, 2)  # (N, G, P)
-    own_sigmoid = own.sigmoid()
-    softplus = F.softplus(own)
-    correction = (softplus - own * iou) * (iou - own_sigmoid).square()
-    return others.unsqueeze(1) - softplus * own_sigmoid.square() + correction
-
-
-def _resolve_conflicts(matched: Tensor, cost: Tensor) -> Tensor:
-    """Ground truth of each prior (N, P): the only match, or of several the cheapest of *all*."""
-    contested = matched.sum(dim=1) > 1
-    return torch.where(contested, cost.argmin(dim=1), matched.int().argmax(dim=1))
+    own = logits.gather(-1, index).transpose(1, 2)
+    return focal_correction(own, iou).add_(background.unsqueeze(1))

@@ -8,13 +8,13 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from nanodet_d2.layers import conv_norm_act, conv_stack
+from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act, conv_stack
 
 from .raw import PRIOR_BIAS, flatten_levels, init_normal
 
 
 class SimpleConvHead(nn.Module):
-    """Two towers of full convolutions, shared by all levels, with a learnt scale per level.
+    """Two towers of convolutions, shared by all levels, with a learnt scale per level.
 
     Args:
         input_shapes: name -> ``ShapeSpec`` of the levels, all of the same channels.
@@ -22,6 +22,8 @@ class SimpleConvHead(nn.Module):
         feat_channels: channels of the towers; those of the input if None.
         stacked_convs: convolutions per tower.
         kernel_size: of all convolutions.
+        use_depthwise: depthwise separable convolutions in the towers, and 1 x 1 for the
+            predictions: a ninth of the multiply-adds. The reference's head is the full one.
         norm, activation: names as in ``nanodet_d2.layers``.
     """
 
@@ -34,6 +36,7 @@ class SimpleConvHead(nn.Module):
         feat_channels: int | None = None,
         stacked_convs: int = 4,
         kernel_size: int = 3,
+        use_depthwise: bool = False,
         norm: str = "GN",
         activation: str = "LeakyReLU",
     ):
@@ -42,14 +45,15 @@ class SimpleConvHead(nn.Module):
         in_channels = input_shapes[self.in_features[0]].channels
         channels = feat_channels or in_channels
 
+        build = DepthwiseSeparableConv if use_depthwise else conv_norm_act
+        predictor_size = 1 if use_depthwise else kernel_size
+
         def tower() -> nn.Sequential:
             style = dict(norm=norm, activation=activation)
-            return conv_stack(
-                conv_norm_act, in_channels, channels, stacked_convs, kernel_size, **style
-            )
+            return conv_stack(build, in_channels, channels, stacked_convs, kernel_size, **style)
 
         def predictor(outputs: int) -> nn.Module:
-            return conv_norm_act(channels, outputs, kernel_size, norm="", activation=None)
+            return conv_norm_act(channels, outputs, predictor_size, norm="", activation=None)
 
         self.class_tower = tower()
         self.box_tower = tower()

@@ -16,7 +16,12 @@ from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act, conv_stack
 
 from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
 from .box_coding import encode_distances, grid_priors
-from .losses import distribution_focal_loss, giou_loss, quality_focal_loss
+from .losses import (
+    background_focal_loss,
+    distribution_focal_loss,
+    focal_correction,
+    giou_loss,
+)
 from .raw import PRIOR_BIAS, Predictions, flatten_levels, init_normal
 
 AUX_PREFIX = "aux_"
@@ -126,37 +131,61 @@ class NanoDetPlusHead(nn.Module):
             ``loss_qfl``, ``loss_bbox``, ``loss_dfl``, and ``aux_loss_…`` with an auxiliary branch.
         """
         with torch.autocast(raw.device.type, enabled=False):
-            branches = {"": self.decode(raw, priors)}
+            branches = {"": raw.float()}
             if aux_raw is not None:
-                branches[AUX_PREFIX] = self.decode(aux_raw, priors)
-            guide = branches.get(AUX_PREFIX, branches[""]).detach()
-            target = self.assigner(guide.logits, guide.boxes, priors, truth)
-            return self._weighted_losses(branches, target, priors)
+                branches[AUX_PREFIX] = aux_raw.float()
+            background = {
+                name: background_focal_loss(x[..., : self.num_classes])  # (N, P)
+                for name, x in branches.items()
+            }
+            guide = AUX_PREFIX if aux_raw is not None else ""
+            seen = self.decode(branches[guide].detach(), priors)
+            target = self.assigner(seen.logits, seen.boxes, priors, truth, background[guide])
+            return self._weighted_losses(branches, background, target, priors)
 
     def _weighted_losses(
-        self, branches: Mapping[str, Predictions], target: Assignment, priors: Tensor
+        self,
+        branches: Mapping[str, Tensor],
+        background: Mapping[str, Tensor],
+        target: Assignment,
+        priors: Tensor,
     ) -> dict[str, Tensor]:
-        positive = target.labels < self.num_classes
+        """Losses of raw outputs; all but the background's are made of the S slots alone."""
+        slots = target.slots
+        labels, scores = target.labels.gather(1, slots), target.scores.gather(1, slots)
+        positive = labels < self.num_classes  # (N, S)
+        own = labels.clamp(max=self.num_classes - 1).unsqueeze(-1)
+        boxes = _take(target.boxes, slots)
+        distances = encode_distances(priors[slots], boxes, self.reg_max)
+        taken = {
+            name: Predictions.from_raw(_take(x, slots), priors[slots], self.bins)
+            for name, x in branches.items()
+        }
         box_weights = [  # a positive's own confidence (GFL, section 3.2)
-            x.logits.detach().sigmoid().amax(dim=-1) * positive for x in branches.values()
+            x.logits.detach().amax(dim=-1).sigmoid() * positive for x in taken.values()
         ]
         totals = torch.stack([positive.sum().float(), *(x.sum() for x in box_weights)])
         num_positive, *box_totals = mean_over_ranks(totals).clamp(min=1.0).unbind()
 
         losses = {}
-        for (prefix, x), weight, total in zip(branches.items(), box_weights, box_totals):
-            qfl = quality_focal_loss(x.logits, target.labels, target.scores) * target.weights
-            giou = giou_loss(x.boxes, target.boxes) * weight
-            distances = encode_distances(priors, target.boxes, self.reg_max)
+        for (prefix, x), weight, total in zip(taken.items(), box_weights, box_totals):
+            correction = focal_correction(x.logits.gather(-1, own).squeeze(-1), scores) * positive
+            qfl = (background[prefix] * target.weights).sum() + correction.sum()
+            giou = giou_loss(x.boxes, boxes) * weight
             dfl = distribution_focal_loss(x.box_logits, distances) * weight
             terms = {
-                "loss_qfl": qfl.sum() / num_positive,
+                "loss_qfl": qfl / num_positive,
                 "loss_bbox": giou.sum() / total,
                 "loss_dfl": dfl.sum() / total,
             }
             for name, value in terms.items():
                 losses[prefix + name] = value * self.loss_weights[name]
         return losses
+
+
+def _take(rows: Tensor, slots: Tensor) -> Tensor:
+    """Rows (N, S, K) of (N, P, K) at indices (N, S)."""
+    return rows.gather(1, slots.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

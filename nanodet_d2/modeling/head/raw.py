@@ -29,7 +29,7 @@ class Predictions(NamedTuple):
     def from_raw(cls, raw: Tensor, priors: Tensor, bins: Tensor) -> Predictions:
         """Split a raw output (N, P, C + 4 * (R + 1)) and decode its boxes in float32.
 
-        ``priors`` is (P, 3), ``bins`` (R + 1,).
+        ``priors`` is (P, 3) or (N, P, 3), ``bins`` (R + 1,).
         """
         logits, box_logits = raw.float().tensor_split([raw.shape[-1] - 4 * len(bins)], dim=-1)
         boxes = decode_boxes(priors, expected_distances(box_logits, bins))

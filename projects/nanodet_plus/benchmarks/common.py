@@ -1,0 +1,108 @@
+"""What the benchmarks share: how a time is taken, and how a result is shown and kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nanodet_d2  # noqa: F401  (detectron2 imports beside a new Pillow only after it)
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = ROOT / "projects" / "nanodet_plus" / "configs"
+
+
+def parser(description: str, *, output: str) -> argparse.ArgumentParser:
+    """Arguments that all benchmarks take; ``output`` names the json below ``output/benchmarks``."""
+    result = argparse.ArgumentParser(description=description)
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    result.add_argument("--device", default=default, help="of the measurement")
+    result.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    result.add_argument("--repeats", type=int, default=15, help="of which the median counts")
+    result.add_argument(
+        "--output", type=Path, default=Path("output/benchmarks") / output, help="json to write"
+    )
+    return result
+
+
+def start(args: argparse.Namespace) -> None:
+    """Fix threads and seed, and print the machine."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    show(machine(args.device))
+
+
+def machine(device: str) -> str:
+    """One line: processor or GPU, threads and versions."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    return (
+        f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{names[0] if names else platform.machine()} ({capability})"
+
+
+def median_ms(
+    sides: Mapping[str, Callable[[], Any]], *, repeats: int, device: str, warmup: int = 2
+) -> dict[str, float]:
+    """Median milliseconds of each callable; they take turns, so that noise meets all alike."""
+    for call in sides.values():
+        for _ in range(warmup):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, call in sides.items():
+            _synchronize(device)
+            begin = time.perf_counter()
+            call()
+            _synchronize(device)
+            times[name].append((time.perf_counter() - begin) * 1e3)
+    return {name: statistics.median(x) for name, x in times.items()}
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment of a child process: this source tree first, and so many threads."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def show(text: str) -> None:
+    """Print a line of a result at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def save(path: Path, result: Mapping[str, Any], device: str) -> None:
+    """Write a result as json, with the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(device), **result}, indent=1))
+    show(f"written: {path}")
