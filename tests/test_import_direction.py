@@ -10,7 +10,7 @@ ALLOWED = {
     "modeling/backbone": {"layers", "checkpoint"},
     "modeling/neck": {"layers"},
     "modeling/head": {"layers"},
-    "modeling/meta_arch": {"modeling.head"},
+    "modeling/meta_arch": {"layers", "modeling.head"},
     "data": set(),
     "checkpoint": set(),
     "engine": {"checkpoint", "compat"},

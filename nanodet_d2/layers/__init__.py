@@ -1,6 +1,7 @@
 """Building blocks shared by backbones, necks and heads."""
 
 from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
+from .fusion import fuse_conv_norm, fuse_traced_conv_norm
 from .ghost import GhostBottleneck, GhostModule
 
 __all__ = [
@@ -9,5 +10,7 @@ __all__ = [
     "GhostModule",
     "conv_norm_act",
     "conv_stack",
+    "fuse_conv_norm",
+    "fuse_traced_conv_norm",
     "get_activation",
 ]

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from nanodet_d2.layers import fuse_traced_conv_norm
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_STRIDES = (8, 16, 32)
@@ -99,6 +101,10 @@ class WrappedBackbone(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
+
+    def fuse(self) -> None:
+        """Fold the network's batch norms into its convolutions, for inference."""
+        fuse_traced_conv_norm(self.network)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (N, 3, H, W) to ``{name: (N, channels, H / stride, W / stride)}``.

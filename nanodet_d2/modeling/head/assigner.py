@@ -162,6 +162,6 @@ def class_cost(logits: Tensor, background: Tensor, classes: Tensor, iou: Tensor)
     Returns:
         (N, G, P)
     """
-    index = classes.unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, P, G)
-    own = logits.gather(-1, index).transpose(1, 2)
+    index = classes.unsqueeze(-1).expand(-1, -1, logits.shape[1])  # (N, G, P)
+    own = logits.transpose(1, 2).gather(1, index)
     return focal_correction(own, iou).add_(background.unsqueeze(1))

@@ -1,6 +1,8 @@
-"""From class scores and boxes to the detections of an image."""
+"""From class scores and boxes to the detections of each image."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from detectron2.layers import batched_nms
@@ -11,36 +13,38 @@ from torch import Tensor
 def select_detections(
     scores: Tensor,
     boxes: Tensor,
-    image_size: tuple[int, int],
+    image_sizes: Sequence[tuple[int, int]],
     *,
     score_thresh: float,
     nms_thresh: float,
     max_detections: int,
-) -> Instances:
-    """Multi-label, class-wise NMS of one image.
+) -> list[Instances]:
+    """Multi-label, class-wise NMS.
 
     Every (prior, class) pair above ``score_thresh`` is a candidate; none is cut before NMS.
+    Candidates are gathered for the whole batch at once; NMS, whose time grows with the square of
+    their number, runs image by image.
 
     Args:
-        scores: (P, C) in [0, 1].
-        boxes: (P, 4) XYXY, pixels of the network input.
-        image_size: (height, width) of the image in the network input.
+        scores: (N, P, C) in [0, 1].
+        boxes: (N, P, 4) XYXY, pixels of the network input.
+        image_sizes: (height, width) of each image in the network input.
 
     Returns:
-        ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, best first.
+        per image ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, best first.
     """
-    priors, classes = (scores > score_thresh).nonzero(as_tuple=True)
-    candidate_boxes, candidate_scores = boxes[priors], scores[priors, classes]
-    keep = batched_nms(candidate_boxes, candidate_scores, classes, nms_thresh)[:max_detections]
-    return Instances(
-        image_size,
-        pred_boxes=Boxes(candidate_boxes[keep]),
-        scores=candidate_scores[keep],
-        pred_classes=classes[keep],
-    )
+    images, priors, classes = (scores > score_thresh).nonzero(as_tuple=True)  # image by image
+    counts = images.bincount(minlength=len(scores)).tolist()
+    candidates = boxes[images, priors], scores[images, priors, classes], classes
+    results = []
+    for size, b, s, c in zip(image_sizes, *(x.split(counts) for x in candidates)):
+        keep = batched_nms(b, s, c, nms_thresh)[:max_detections]
+        found = Instances(size, pred_boxes=Boxes(b[keep]), scores=s[keep], pred_classes=c[keep])
+        results.append(found)
+    return results
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """Clip XYXY boxes (…, 4) to an area of (height, width) pixels."""
-    limit = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
-    return boxes.clamp(min=0).minimum(limit)
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=-1).flatten(-2)

@@ -9,11 +9,14 @@ from typing import Any, Callable
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postprocess
-from detectron2.structures import Boxes, ImageList
+from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from nanodet_d2.layers import fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+
+from .inputs import batch_ground_truth, batch_images
 
 AUX_AFTER_DETACH = ("guide", "drop")
 INPUT_FORMATS = ("BGR", "RGB")
@@ -124,20 +127,14 @@ class NanoDetPlus(nn.Module):
         return self.inference(raw, priors, images, batched_inputs)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise and pad (with the mean colour, right and below) to (N, 3, H, W)."""
-        images = []
-        for x in batched_inputs:
-            image = x["image"]
-            if image.dim() != 3 or image.shape[0] != len(self.pixel_mean):
-                raise ValueError(
-                    f"image {x.get('file_name', '')} has shape {tuple(image.shape)}; "
-                    f"allowed: ({len(self.pixel_mean)}, height, width)"
-                )
-            image = image.to(self.device)
-            if self.flip_channels:
-                image = image.flip(0)
-            images.append((image - self.pixel_mean) / self.pixel_std)
-        return ImageList.from_tensors(images, self.size_divisibility)
+        """Normalised, padded images (N, 3, H, W) on the model's device."""
+        return batch_images(
+            batched_inputs,
+            mean=self.pixel_mean,
+            std=self.pixel_std,
+            flip_channels=self.flip_channels,
+            divisibility=self.size_divisibility,
+        )
 
     def auxiliary_forward(
         self, features: dict[str, Tensor], pyramid: dict[str, Tensor]
@@ -158,18 +155,9 @@ class NanoDetPlus(nn.Module):
 
     def ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
         """The batch's boxes, padded, on the model's device."""
-        for x in batched_inputs:
-            classes = x["instances"].gt_classes
-            # Looked at only in host memory, where it costs no synchronisation.
-            if classes.device.type == "cpu" and (classes >= self.head.num_classes).any():
-                raise ValueError(
-                    f"image {x.get('file_name', '')} has class {int(classes.max())}; "
-                    f"allowed by num_classes: 0 to {self.head.num_classes - 1}"
-                )
-        instances = [x["instances"].to(self.device) for x in batched_inputs]
-        none = Boxes(torch.zeros(0, 4))
-        ignored = [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
-        return GroundTruth.from_instances(instances, ignored)
+        return batch_ground_truth(
+            batched_inputs, num_classes=self.head.num_classes, device=self.device
+        )
 
     def inference(
         self,
@@ -182,12 +170,40 @@ class NanoDetPlus(nn.Module):
         predictions = self.head.decode(raw, priors)
         scores = predictions.logits.sigmoid()
         boxes = clip_boxes(predictions.boxes, *images.tensor.shape[-2:])
+        sizes = [tuple(size) for size in images.image_sizes]
+        detections = select_detections(scores, boxes, sizes, **self.select)
         results = []
-        for i, (x, size) in enumerate(zip(batched_inputs, images.image_sizes)):
-            instances = select_detections(scores[i], boxes[i], tuple(size), **self.select)
-            height, width = x.get("height", size[0]), x.get("width", size[1])
-            results.append({"instances": detector_postprocess(instances, height, width)})
+        for x, found in zip(batched_inputs, detections):
+            height, width = found.image_size
+            found = detector_postprocess(found, x.get("height", height), x.get("width", width))
+            results.append({"instances": found})
         return results
+
+    def fuse(self) -> NanoDetPlus:
+        """Make inference faster, for good: fold batch norms, and drop the auxiliary branch.
+
+        Doing it again changes nothing. Detections stay the same but for rounding.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        if self.training:
+            raise ValueError("fuse() in training mode; allowed: after eval(), it cannot be undone")
+        self.aux_neck = self.aux_head = None
+        if hasattr(self.backbone, "fuse"):  # those of other libraries fold their own way
+            self.backbone.fuse()
+        fuse_conv_norm(self)
+        return self
+
+    def compile(self, **options: Any) -> None:
+        """Compile backbone, neck, heads and losses with ``torch.compile``, in place.
+
+        The lists that go in and come out stay outside, where they would break the graph.
+        """
+        for part in (self.backbone, self.neck, self.head, self.aux_neck, self.aux_head):
+            if part is not None:
+                part.compile(**options)
+        self.head.losses = torch.compile(self.head.losses, **options)
 
     def inference_state_dict(self) -> dict[str, Tensor]:
         """The state without the auxiliary branch: what an export or a release holds."""
