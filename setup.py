@@ -56,9 +56,9 @@ setup(
         "setuptools<82",  # detectron2's model_zoo imports pkg_resources, which 82 dropped
         "tensorboard",
         "timm>=0.9",
-        "torch>=2.0",
+        "torch>=2.6",
         # Each release asks for exactly one torch, so this is what keeps the two a matching pair.
-        "torchvision>=0.15",
+        "torchvision>=0.21",
         "tqdm",
     ],
     extras_require={

@@ -11,4 +11,5 @@ AdamW = L(build_optimizer)(
     betas=(0.9, 0.999),
     weight_decay=0.05,
     clip_grad_norm=35.0,
+    fused=True,  # one kernel for all parameters
 )

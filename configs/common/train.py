@@ -9,6 +9,8 @@ train = dict(
     seed=-1,  # negative: another one every time
     cudnn_benchmark=True,  # every training batch has the same shape
     channels_last=True,  # memory layout of the convolutions; 1.3 times faster on CPUs
+    # torch.compile of the model's parts; settings are its arguments. Worth its minutes on GPUs.
+    compile=dict(enabled=False, settings=dict()),
     max_iter=369_600,  # 300 epochs of 1232 iterations, COCO at batch 96
     eval_period=12_320,  # 10 epochs
     log_period=50,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
@@ -54,6 +55,9 @@ class InterruptCheckpointer(HookBase):
         trainer = self.trainer
         if trainer.iter >= trainer.max_iter or trainer.iter <= trainer.start_iter:
             return  # finished, or nothing was done
+        if isinstance(sys.exc_info()[1], FloatingPointError):
+            logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
+            return
         # The step in progress counts for nothing: a checkpoint names the last finished one.
         trainer.iter -= 1
         if comm.is_main_process():

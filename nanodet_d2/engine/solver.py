@@ -8,6 +8,7 @@ from typing import Any, Callable
 import torch
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 logger = logging.getLogger(__name__)
 
@@ -22,20 +23,23 @@ def build_optimizer(
     """An optimiser that clips the total gradient norm before each step.
 
     The clipping is part of the optimiser, so that it also happens under detectron2's own training
-    script; mixed precision has unscaled the gradients by then.
+    script. Nothing in it waits for the device.
 
     Args:
         params: parameters or parameter groups.
         optimizer: its class.
         clip_grad_norm: largest L2 norm over all parameters; no clipping if None.
-        arguments: for the class.
+        arguments: for the class, e.g. ``fused=True``.
     """
     built = optimizer(params, **arguments)
     if clip_grad_norm is not None:
         parameters = [p for group in built.param_groups for p in group["params"]]
 
-        def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+        def clip(self: torch.optim.Optimizer, *_: Any) -> None:
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            # A fused optimiser gets the gradients of mixed precision still multiplied by this.
+            norm = norm / getattr(self, "grad_scale", 1.0)
+            clip_grads_with_norm_(parameters, clip_grad_norm, norm)
 
         built.register_step_pre_hook(clip)
     return built

@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import (
-    AMPTrainer,
     HookBase,
-    SimpleTrainer,
     create_ddp_model,
     default_writers,
     hooks,
@@ -30,6 +28,7 @@ from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
 from .ema import EMAHook, ModelEMA
 from .hooks import BestCheckpointer, InterruptCheckpointer
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +100,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     loader = instantiate(cfg.dataloader.train)
     evaluate = Evaluation(cfg)
 
+    if cfg.train.compile.enabled:
+        model.compile(**cfg.train.compile.settings)
     ddp_model = create_ddp_model(model, **_ddp_arguments(cfg))
     trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
@@ -132,14 +133,13 @@ def _build_model(cfg: DictConfig) -> nn.Module:
 
 def _build_trainer(
     cfg: DictConfig, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
-) -> SimpleTrainer:
-    if not cfg.train.amp.enabled:
-        return SimpleTrainer(model, loader, optimizer)
-    if not str(cfg.train.device).startswith("cuda"):
+) -> Trainer:
+    amp = cfg.train.amp.enabled
+    if amp and not str(cfg.train.device).startswith("cuda"):
         raise ValueError(
             f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}"
         )
-    return AMPTrainer(model, loader, optimizer)
+    return Trainer(model, loader, optimizer, log_period=cfg.train.log_period, amp=amp)
 
 
 def _build_hooks(
@@ -164,7 +164,7 @@ def _load_start(
     cfg: DictConfig,
     model: nn.Module,
     ema: ModelEMA | None,
-    trainer: SimpleTrainer,
+    trainer: Trainer,
     checkpointer: SafeCheckpointer,
     *,
     resume: bool,

@@ -173,3 +173,38 @@ def test_losses_are_float32_under_autocast(build_model):
     exact = model.head.losses(raw.float(), priors, model.ground_truth(batch))
     assert all(torch.equal(mixed[name], exact[name]) for name in exact)
     assert all(x.dtype == torch.float32 for x in mixed.values())
+
+
+@pytest.mark.parametrize("branch", ["with", "without"])
+def test_losses_compile_to_one_graph(build_model, branch):
+    model = build_model(aux_head=None) if branch == "without" else build_model()
+    model.train()
+    compiled = torch.compile(model.head.losses, fullgraph=True, backend="aot_eager")
+    for batch in (
+        [sample(), sample(**EMPTY)],
+        [sample(boxes=((1, 1, 9, 9),) * 5, classes=[0] * 5)],
+    ):
+        features = model.backbone(model.preprocess_image(batch).tensor)
+        pyramid = model.neck(features)
+        raw, priors = model.head(pyramid), model.head.priors(pyramid)
+        aux_raw = model.auxiliary_forward(features, pyramid)
+        truth = model.ground_truth(batch)
+        expected = model.head.losses(raw, priors, truth, aux_raw)
+        found = compiled(raw, priors, truth, aux_raw)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+        gradients = [torch.autograd.grad(sum(x.values()), [raw])[0] for x in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_a_compiled_model_trains_and_keeps_its_names(build_model):
+    model = build_model().train()
+    names = list(model.state_dict())
+    expected = model([sample()])
+    model = build_model().train()
+    model.compile(backend="eager")
+    torch.manual_seed(1)
+    found = model([sample()])
+    assert set(found) == set(expected) and list(model.state_dict()) == names
+    sum(found.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())

@@ -1,0 +1,105 @@
+"""detectron2's training step, without waiting for the device in each of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+
+class Trainer(SimpleTrainer):
+    """A ``SimpleTrainer`` that reads its losses from the device once per logging period.
+
+    detectron2's own reads each of them in every step, and gathers them over the ranks. What is
+    logged is the same: each loss of each iteration, mean over the ranks.
+
+    Args:
+        model, data_loader, optimizer: as in detectron2's trainers.
+        log_period: steps from one reading to the next.
+        amp: mixed precision (float16 with a scaled loss); CUDA only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        log_period: int = 1,
+        amp: bool = False,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self.log_period = log_period
+        self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
+        self._unread: list[tuple[int, dict[str, Tensor]]] = []  # iteration and its losses
+
+    def run_step(self) -> None:
+        """One step. Raises ``FloatingPointError`` at the end of a period with a bad loss in it."""
+        assert self.model.training, "the model was changed to eval mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        with torch.autocast("cuda", dtype=torch.float16, enabled=self.grad_scaler is not None):
+            losses = self.model(data)
+        total = sum(losses.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.grad_scaler is None:
+            total.backward()
+            self.optimizer.step()
+        else:
+            self.grad_scaler.scale(total).backward()
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        self._log(losses, data_time)
+
+    def after_step(self) -> None:
+        """Read the losses before the hooks that write them."""
+        last = self.iter + 1 >= self.max_iter
+        if last or (self.iter + 1) % self.log_period == 0:
+            self._read_losses()
+        super().after_step()
+
+    def _log(self, losses: Mapping[str, Tensor], data_time: float) -> None:
+        self._unread.append((self.iter, {k: v.detach() for k, v in losses.items()}))
+        get_event_storage().put_scalar("data_time", data_time)
+
+    def _read_losses(self) -> None:
+        """Hand the losses since the last reading to detectron2's event storage.
+
+        The only place that waits for the device.
+        """
+        unread, self._unread = self._unread, []
+        values = iter(torch.stack([x for _, losses in unread for x in losses.values()]).tolist())
+        read = [(iteration, {k: next(values) for k in losses}) for iteration, losses in unread]
+        for iteration, losses in read:
+            if not all(map(math.isfinite, losses.values())):
+                raise FloatingPointError(f"loss is not finite in iteration {iteration}: {losses}")
+        ranks = comm.gather(read)
+        if not comm.is_main_process():
+            return
+        storage = get_event_storage()
+        for same_iteration in zip(*ranks):
+            storage.iter = same_iteration[0][0]
+            names = same_iteration[0][1]
+            means = {k: statistics.fmean(x[k] for _, x in same_iteration) for k in names}
+            storage.put_scalars(total_loss=sum(means.values()), **means)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if self.grad_scaler is not None:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.grad_scaler is not None and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
