@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Time and memory of assignment and losses against boxes per image and against batch size.
 
-Forward and backward; memory is the peak of all tensors above the predictions and ground truth.
+Forward and backward; memory is the peak of all tensors above the predictions and ground truth. On a
+CPU the allocator keeps its memory, unless --system-memory says not to.
 Writes a plot beside the json.
 """
 
@@ -73,8 +74,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=416, help="of the images, in pixels")
     parser.add_argument("--images", type=int, default=16, help="while the boxes grow")
     parser.add_argument("--boxes", type=int, default=7, help="per image, while the batch grows")
+    parser.add_argument(
+        "--system-memory", action="store_true", help="give memory back after each tensor (CPU)"
+    )
     parser.set_defaults(repeats=5)
     args = parser.parse_args()
+    if args.device == "cpu" and not args.system_memory:
+        common.restart_with_kept_memory()
     common.start(args)
     wanted = [(args.images, boxes) for boxes in BOXES]
     wanted += [(images, args.boxes) for images in BATCHES] + [LIMIT_AT]

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""One training step: auxiliary branch, memory layout, optimiser and torch.compile.
+
+Each row differs from the first one in what it names. A step is forward, backward, clipping, AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import common
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from nanodet_d2.config import apply_overrides
+
+BASE = "guide"
+VARIANTS: dict[str, tuple[bool, list[str]]] = {  # whether after detachment, and the overrides
+    "before detachment": (False, []),
+    BASE: (True, ["model.aux_after_detach=guide"]),
+    "guide, light head": (
+        True,
+        ["model.aux_after_detach=guide", "model.aux_head.use_depthwise=true"],
+    ),
+    "drop": (True, ["model.aux_after_detach=drop"]),
+    "drop, not channels_last": (
+        True,
+        ["model.aux_after_detach=drop", "train.channels_last=false"],
+    ),
+    "drop, not fused": (True, ["model.aux_after_detach=drop", "optimizer.fused=false"]),
+}
+COMPILED = {
+    "drop, compiled": (True, ["model.aux_after_detach=drop", "train.compile.enabled=true"]),
+}
+BAR = 2.5
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0], output="train_step.json")
+    parser.add_argument("--config-file", default=str(common.CONFIGS / "nanodet_plus_m_416.py"))
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--boxes", type=int, default=7, help="per image")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--amp", action="store_true", help="mixed precision (GPU)")
+    parser.set_defaults(repeats=5)
+    args = parser.parse_args()
+    common.start(args)
+    variants = {**VARIANTS, **(COMPILED if args.compile else {})}
+    steps = {}
+    for name, (detached, overrides) in variants.items():
+        cfg = apply_overrides(LazyConfig.load(args.config_file), overrides)
+        batch = make_batch(args.images, args.boxes, cfg.data.input_size)
+        steps[name] = make_step(cfg, batch, args.device, detached=detached, amp=args.amp)
+    times = common.median_ms(steps, repeats=args.repeats, device=args.device)
+    rows = [[name, f"{ms:.0f}", f"{times[BASE] / ms:.2f}"] for name, ms in times.items()]
+    height, width = cfg.data.input_size
+    common.show(f"{args.images} images of {width} x {height} px, {args.boxes} boxes each")
+    common.show(common.table(rows, ["step", "ms", f"times {BASE} (bar for drop: {BAR})"]))
+    common.save(args.output, {"ms": times}, args.device)
+
+
+def make_batch(images: int, boxes_per_image: int, size: list[int]) -> list[dict[str, Any]]:
+    """Random images with random boxes."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    limit = torch.tensor([width, height])
+    batch = []
+    for _ in range(images):
+        extent = torch.rand(boxes_per_image, 2, generator=generator) * limit * 0.4 + 8
+        low = torch.rand(boxes_per_image, 2, generator=generator) * (limit - extent)
+        instances = Instances(
+            (height, width),
+            gt_boxes=Boxes(torch.cat([low, low + extent], dim=1)),
+            gt_classes=torch.randint(0, 80, (boxes_per_image,), generator=generator),
+        )
+        image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+        batch.append({"image": image, "instances": instances})
+    return batch
+
+
+def make_step(
+    cfg: Any, batch: list[dict[str, Any]], device: str, *, detached: bool, amp: bool
+) -> Callable[[], None]:
+    """A training step on the batch, before or after the auxiliary branch is detached."""
+    cfg.model.head.num_classes = 80  # as in COCO, without its annotations
+    cfg.model.aux_detach_iter = 0 if detached else 1
+    model = instantiate(cfg.model).to(device).train()
+    if cfg.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    if cfg.train.compile.enabled:
+        model.compile(**cfg.train.compile.settings)
+    scaler = torch.amp.GradScaler("cuda", enabled=amp)
+
+    def step() -> None:
+        with EventStorage(0), torch.autocast("cuda", dtype=torch.float16, enabled=amp):
+            losses = model(batch)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(sum(losses.values())).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
