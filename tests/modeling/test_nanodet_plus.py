@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from nanodet_d2.modeling import NanoDetPlus
+from nanodet_d2.modeling import NanoDetPlus, SimpleConvHead
 
 
 def sample(height=96, width=96, boxes=((8, 8, 40, 50),), classes=(1,), **fields) -> dict:
@@ -109,6 +111,21 @@ def test_float_and_uint8_images_are_the_same(build_model):
     torch.testing.assert_close(a[0, 0], expected)
 
 
+def test_channels_of_the_other_order_are_flipped(build_model):
+    model = build_model(input_format="RGB").eval()
+    x = sample()["image"]
+    expected = build_model().preprocess_image([{"image": x.flip(0)}]).tensor
+    assert torch.equal(model.preprocess_image([{"image": x}]).tensor, expected)
+
+
+def test_light_auxiliary_head_is_a_fraction_of_the_full_one(build_model):
+    full = build_model(aux_head=partial(SimpleConvHead))
+    light = build_model(aux_head=partial(SimpleConvHead, use_depthwise=True))
+    count = {m: sum(p.numel() for p in m.aux_head.parameters()) for m in (full, light)}
+    assert count[light] < 0.25 * count[full]
+    assert all(gradients(light, 0).values())
+
+
 @pytest.mark.parametrize("height, width", [(64, 64), (50, 70), (33, 31)])
 def test_any_size_is_padded_with_the_mean(build_model, height, width):
     model = build_model()
@@ -131,6 +148,22 @@ def test_results_are_in_the_pixels_asked_for(build_model):
     torch.testing.assert_close(
         large.pred_boxes.tensor[:count], small.pred_boxes.tensor[:count] * scale
     )
+
+
+def test_a_batch_is_its_images(build_model):
+    """Also where one of them has no detection."""
+    model = build_model(score_thresh=0.0).eval()
+    images = [sample(64, 96)["image"], torch.zeros(3, 64, 96), sample(64, 96)["image"]]
+    with torch.no_grad():
+        best = [float(model([{"image": x}])[0]["instances"].scores.max()) for x in images]
+        model.select["score_thresh"] = sorted(best)[0]
+        alone = [model([{"image": x}])[0]["instances"] for x in images]
+        together = [x["instances"] for x in model([{"image": x} for x in images])]
+    assert len({len(x) for x in alone}) > 1
+    for a, b in zip(alone, together):
+        torch.testing.assert_close(a.scores, b.scores)
+        torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
+        assert torch.equal(a.pred_classes, b.pred_classes)
 
 
 def test_no_detection_is_an_empty_result(build_model):

@@ -109,10 +109,10 @@ def test_post_processing():
     raw = 3 * torch.sin(0.9 * n + 1.7 * torch.arange(42, dtype=torch.float64))
     raw[:, :10] -= 3.5
     found = make_head(10).decode(raw.float()[None], priors)
-    scores, boxes = found.logits[0].sigmoid(), clip_boxes(found.boxes[0], 64, 64)
+    scores, boxes = found.logits.sigmoid(), clip_boxes(found.boxes, 64, 64)
     assert int((scores > 0.05).sum()) == 376
-    result = select_detections(
-        scores, boxes, (64, 64), score_thresh=0.05, nms_thresh=0.6, max_detections=100
+    (result,) = select_detections(
+        scores, boxes, [(64, 64)], score_thresh=0.05, nms_thresh=0.6, max_detections=100
     )
     assert len(result) == 89
     # The image is 128 x 80 (width x height), stretched to 64 x 64.
