@@ -153,6 +153,8 @@ def test_results_are_in_the_pixels_asked_for(build_model):
 def test_a_batch_is_its_images(build_model):
     """Also where one of them has no detection."""
     model = build_model(score_thresh=0.0).eval()
+    for predictor in model.head.predictors:
+        torch.nn.init.normal_(predictor.weight)
     images = [sample(64, 96)["image"], torch.zeros(3, 64, 96), sample(64, 96)["image"]]
     with torch.no_grad():
         best = [float(model([{"image": x}])[0]["instances"].scores.max()) for x in images]
