@@ -1,8 +1,9 @@
 """Data sets, augmentation and the mapper between them and the model."""
 
-from .augmentation import RandomColor, RandomWarp, WarpTransform
+from .color import RandomColor
 from .mapper import DetectionMapper
 from .splits import num_classes, split_name
+from .warp import RandomWarp, WarpTransform
 
 __all__ = [
     "DetectionMapper",

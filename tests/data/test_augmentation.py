@@ -9,7 +9,8 @@ import torch
 from detectron2.structures import BoxMode
 
 from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp
-from nanodet_d2.data.augmentation import WarpTransform, adjust_color, output_size, warp_matrix
+from nanodet_d2.data.color import adjust_color
+from nanodet_d2.data.warp import WarpTransform, output_size, warp_matrix
 
 
 def gradient(height=30, width=40) -> np.ndarray:
@@ -91,6 +92,33 @@ def test_colour_steps_by_hand():
     # Scaling S keeps the largest channel and moves the others away from it in proportion.
     assert adjust_color(pixel, saturation=0.5).tolist() == [[[150, 125, 200]]]
     assert adjust_color(pixel, brightness=-1.0).tolist() == [[[0, 0, 0]]]
+    # Nothing is clipped in between: 200 is 1.57 after the contrast, and back at 1 after the rest.
+    assert adjust_color(pixel, contrast=2.0, saturation=0.0).tolist() == [[[255, 255, 255]]]
+    assert adjust_color(pixel, brightness=0.5, contrast=0.5).tolist() == [[[114, 89, 164]]]
+
+
+def reference_color(image, brightness, contrast, saturation) -> np.ndarray:
+    """Float arithmetic of the specification, section 4.4, as grey levels."""
+    pixels = (image.astype(np.float64) / 255 + brightness) * contrast
+    value = pixels.max(axis=2, keepdims=True)
+    return np.clip((value + saturation * (pixels - value)) * 255, 0, 255)
+
+
+@pytest.mark.parametrize("brightness", [0.0, -0.2, 0.13])
+@pytest.mark.parametrize("contrast", [1.0, 0.6, 1.37])
+@pytest.mark.parametrize("saturation", [1.0, 0.5, 1.2])
+def test_colors_are_the_references_within_a_grey_level(brightness, contrast, saturation):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    mine = adjust_color(image, brightness, contrast, saturation)
+    expected = reference_color(image, brightness, contrast, saturation)
+    assert np.abs(mine - expected).max() <= 0.5 + 1e-4
+    # OpenCV's HSV, which the reference goes through, is the same where the values are positive.
+    pixels = ((image.astype(np.float32) / 255 + brightness) * contrast).astype(np.float32)
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
+    hsv[..., 1] *= saturation
+    through_hsv = np.clip(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR) * 255, 0, 255)
+    positive = pixels.min(axis=2) > 0
+    assert np.abs(mine - through_hsv)[positive].max() <= 1
 
 
 def test_random_color_follows_the_seed():

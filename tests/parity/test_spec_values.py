@@ -10,7 +10,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.data.augmentation import WarpTransform, output_size, warp_matrix
+from nanodet_d2.data.warp import WarpTransform, output_size, warp_matrix
 from nanodet_d2.engine import ModelEMA
 from nanodet_d2.modeling import NanoDetPlusHead
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections

@@ -1,4 +1,4 @@
-"""The reference's augmentation: one projective warp and a colour change.
+"""The reference's geometric augmentation: one projective warp.
 
 Pixels are addressed by their index, with no half-pixel centre: plain resizing to half the size
 takes every other pixel. The official weights expect this; ``cv2.resize`` would shift the image.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from detectron2.data.transforms import Augmentation, ColorTransform, Transform
+from detectron2.data.transforms import Augmentation, Transform
 
 Range = Sequence[float]
 
@@ -112,38 +112,6 @@ class RandomWarp(Augmentation):
         return WarpTransform(matrix, out_height, out_width)
 
 
-class RandomColor(Augmentation):
-    """Brightness, contrast and saturation of a BGR uint8 image, each with probability 1/2.
-
-    The result is rounded and clipped to uint8; the reference goes on with unbounded floats.
-
-    Args:
-        brightness: largest absolute shift, as a share of 255.
-        contrast: range of the factor on all channels.
-        saturation: range of the factor on the S of HSV.
-    """
-
-    def __init__(
-        self,
-        brightness: float = 0.2,
-        contrast: Range = (0.6, 1.4),
-        saturation: Range = (0.5, 1.2),
-    ):
-        super().__init__()
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-
-    def get_transform(self, image: np.ndarray) -> ColorTransform:
-        def drawn(low: float, high: float) -> float | None:
-            return np.random.uniform(low, high) if np.random.randint(2) else None
-
-        brightness = drawn(-self.brightness, self.brightness)
-        contrast = drawn(*self.contrast)
-        saturation = drawn(*self.saturation)
-        return ColorTransform(lambda img: adjust_color(img, brightness, contrast, saturation))
-
-
 def output_size(
     height: int, width: int, size: tuple[int, int], *, keep_ratio: bool
 ) -> tuple[int, int]:
@@ -191,27 +159,6 @@ def warp_matrix(
         _translation(-width / 2, -height / 2),
     ]
     return np.linalg.multi_dot(factors)
-
-
-def adjust_color(
-    image: np.ndarray,
-    brightness: float | None = None,
-    contrast: float | None = None,
-    saturation: float | None = None,
-) -> np.ndarray:
-    """Shift, scale and saturate a BGR uint8 image (H, W, 3) in [0, 1]; None leaves a step out."""
-    if brightness is None and contrast is None and saturation is None:
-        return image
-    pixels = image.astype(np.float32) / 255
-    if brightness is not None:
-        pixels += np.float32(brightness)
-    if contrast is not None:
-        pixels *= np.float32(contrast)
-    if saturation is not None:
-        hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
-        hsv[..., 1] *= np.float32(saturation)
-        pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
-    return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
 
 def _resize_matrix(
