@@ -6,8 +6,7 @@ only when training reaches it.
 
 from __future__ import annotations
 
-import collections
-import functools
+import copy
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+
+from .files import Problems
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +62,28 @@ def read_coco_json(json_file: str) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-@functools.lru_cache(maxsize=32)
-def read_categories(json_file: str) -> dict[int, str]:
-    """Category id -> name of a COCO file, by ascending id (any order and gaps in the file)."""
-    categories = read_coco_json(json_file)["categories"]
+def categories_by_id(content: Mapping[str, Any], source: str) -> dict[int, str]:
+    """Category id -> name of a COCO file's content, by ascending id (any order and gaps)."""
+    categories = content["categories"]
     names = {entry["id"]: entry["name"] for entry in sorted(categories, key=lambda x: x["id"])}
     if len(names) < len(categories) or len(set(names.values())) < len(categories):
-        raise ValueError(f"annotation file {json_file} has a category id or name twice")
+        raise ValueError(f"annotation file {source} has a category id or name twice")
     return names
 
 
-def load_coco(
-    json_file: str, image_root: str, class_index: Mapping[int, int]
+def to_records(
+    content: Mapping[str, Any], source: str, image_root: str, class_index: Mapping[int, int]
 ) -> list[dict[str, Any]]:
-    """Read a COCO detection file into detectron2's data set dicts, by ascending image id.
+    """Turn a COCO file's content into detectron2's data set dicts, by ascending image id.
 
     Images without boxes stay. Boxes are clipped to their image; those without area, narrower or
-    lower than a pixel, or not finite are dropped. What was changed is counted and logged once.
-    ``iscrowd`` and ``ignore`` annotations are kept with ``iscrowd`` 1.
+    lower than a pixel, not finite, or of an unknown image or category are dropped. What was
+    changed is counted and logged once. ``iscrowd`` and ``ignore`` annotations are kept with
+    ``iscrowd`` 1.
 
     Args:
-        json_file: path of the annotations.
+        content: ``images``, ``annotations`` and ``categories``; ``problems`` met before, if any.
+        source: where it is from, for messages.
         image_root: folder that the files' names are relative to.
         class_index: category id -> class in [0, C).
 
@@ -91,23 +93,22 @@ def load_coco(
 
     Raises:
         FileNotFoundError: for images that are not there; the message names them.
-        ValueError: for a file that is not COCO, an image id twice, or an unknown category id.
+        ValueError: for an image id twice.
     """
-    content = read_coco_json(json_file)
-    problems: collections.Counter[str] = collections.Counter()
-    records = _image_records(content["images"], json_file, image_root)
+    problems = copy.deepcopy(content.get("problems", Problems()))
+    records = _image_records(content["images"], source, image_root)
     for annotation in content["annotations"]:
+        where = f"annotation {annotation.get('id')}"
         category = annotation.get("category_id")
         if category not in class_index:
-            raise ValueError(
-                f"annotation file {json_file}: annotation {annotation.get('id')} has category_id "
-                f"{category}; allowed by the file's categories: {sorted(class_index)}"
-            )
+            problems.add("annotations of an unknown category, dropped", f"{where}: {category}")
+            continue
         record = records.get(annotation.get("image_id"))
         if record is None:
-            problems["annotations of an unknown image, dropped"] += 1
+            problems.add("annotations of an unknown image, dropped", where)
             continue
-        box = _clean_box(annotation.get("bbox"), record["width"], record["height"], problems)
+        size = record["width"], record["height"]
+        box = _clean_box(annotation.get("bbox"), *size, problems, where)
         if box is not None and annotation.get("area", 1) > 0:
             crowd = bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0))
             record["annotations"].append(
@@ -119,8 +120,7 @@ def load_coco(
                 }
             )
     if problems:
-        counts = "; ".join(f"{count} {what}" for what, count in sorted(problems.items()))
-        logger.warning("%s: %s", json_file, counts)
+        logger.warning("%s: %s", source, problems)
     return [records[key] for key in sorted(records)]
 
 
@@ -162,24 +162,24 @@ def _require_files(paths: Sequence[str], json_file: str) -> None:
 
 
 def _clean_box(
-    xywh: Any, width: int, height: int, problems: collections.Counter[str]
+    xywh: Any, width: int, height: int, problems: Problems, where: str
 ) -> list[float] | None:
     """XYXY clipped to the image, or None where nothing is left."""
     try:
         x, y, w, h = (float(v) for v in xywh)
     except (TypeError, ValueError):
-        problems["boxes that are not four numbers, dropped"] += 1
+        problems.add("boxes that are not four numbers, dropped", where)
         return None
     if not np.isfinite([x, y, w, h]).all():
-        problems["boxes that are not finite, dropped"] += 1
+        problems.add("boxes that are not finite, dropped", where)
         return None
     if w < MIN_SIDE or h < MIN_SIDE:
-        problems[f"boxes narrower or lower than {MIN_SIDE:g} px, dropped"] += 1
+        problems.add(f"boxes narrower or lower than {MIN_SIDE:g} px, dropped", where)
         return None
     box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
     if box[2] <= box[0] or box[3] <= box[1]:
-        problems["boxes outside their image, dropped"] += 1
+        problems.add("boxes outside their image, dropped", where)
         return None
     if max(abs(a - b) for a, b in zip(box, (x, y, x + w, y + h))) > CLIP_TOLERANCE:
-        problems["boxes reaching beyond their image, clipped"] += 1
+        problems.add("boxes reaching beyond their image, clipped", where)
     return box

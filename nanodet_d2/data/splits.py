@@ -1,21 +1,29 @@
 """The ``data`` section of a config: which data set each split uses, and its classes.
 
-A split is ``{name, json, images}``: a COCO file with its image folder, or else the name of a data
-set that is registered in detectron2.
+A split is one of these, and ``images``, the folder of its images:
+
+- ``json``: a COCO file,
+- ``voc``: a folder of Pascal VOC's XML files,
+- ``yolo``: a folder of YOLO's text files, whose class names ``data.classes`` lists,
+
+or else ``name``, a data set that is registered in detectron2.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
-from .coco import load_coco, read_categories
+from .coco import categories_by_id, read_coco_json, to_records
+from .voc import read_voc
+from .yolo import read_yolo
 
 _PALETTE = [tuple(map(int, color)) for color in colormap(rgb=True, maximum=255)]
 
@@ -26,15 +34,22 @@ def num_classes(data: Mapping[str, Any]) -> int:
 
 
 def class_names(data: Mapping[str, Any]) -> list[str]:
-    """Classes in the model's order: of the first split that is given as a file, else of train."""
+    """Classes in the model's order.
+
+    Those of ``data.classes``, else of the first split that is given as files, else of train's
+    registered data set.
+    """
+    if data.get("classes"):
+        return list(data["classes"])
     for split in ("train", "val"):
-        if data[split].get("json"):
-            return list(read_categories(_path(data[split]["json"])).values())
+        source = _source(data, split)
+        if source is not None:
+            return list(_categories(source).values())
     return _registered_classes(data["train"]["name"])
 
 
 def split_name(data: Mapping[str, Any], split: str) -> str:
-    """Name of the split's data set in detectron2's catalog, registered first if it is a file.
+    """Name of the split's data set in detectron2's catalog, registered first if it is files.
 
     Args:
         data: the ``data`` section of a config.
@@ -44,34 +59,77 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
         ValueError: if images or name are missing or unknown, or if the split's classes are not
             those of :func:`class_names`; the order of ids may differ.
     """
-    source = data[split]
-    if not source.get("json"):
-        _require_same_classes(_registered_classes(source["name"]), data, split)
-        return source["name"]
-    if not source.get("images"):
-        raise ValueError(f"data.{split}.json needs data.{split}.images, the folder of its images")
-    return _register(_path(source["json"]), _path(source["images"]), data, split)
+    source = _source(data, split)
+    if source is None:
+        name = data[split]["name"]
+        _require_same_classes(_registered_classes(name), data, split)
+        return name
+    if not source.images:
+        raise ValueError(
+            f"data.{split}.{source.form} needs data.{split}.images, the folder of its images"
+        )
+    return _register(source, data, split)
 
 
-def _register(json_file: str, images: str, data: Mapping[str, Any], split: str) -> str:
+class _Source(NamedTuple):
+    """The files of a split."""
+
+    form: str  # a key of _READERS
+    annotations: str
+    images: str
+    classes: tuple[str, ...]  # of data.classes; empty if not given
+
+
+def _source(data: Mapping[str, Any], split: str) -> _Source | None:
+    """None for a registered data set."""
+    given = [form for form in _READERS if data[split].get(form)]
+    if len(given) > 1:
+        raise ValueError(f"data.{split} has {' and '.join(given)}; allowed: one of them")
+    if not given:
+        return None
+    paths = (os.path.expanduser(data[split].get(key) or "") for key in (given[0], "images"))
+    return _Source(given[0], *paths, tuple(data.get("classes") or ()))
+
+
+_READERS: dict[str, Callable[[_Source], dict[str, Any]]] = {
+    "json": lambda source: read_coco_json(source.annotations),
+    "voc": lambda source: read_voc(source.annotations, source.images, source.classes),
+    "yolo": lambda source: read_yolo(source.annotations, source.images, source.classes),
+}
+
+
+@functools.lru_cache(maxsize=32)
+def _categories(source: _Source) -> dict[int, str]:
+    """Category id -> name. Kept, unlike the content, which may be gigabytes."""
+    return categories_by_id(_READERS[source.form](source), source.annotations)
+
+
+def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
     classes = class_names(data)
-    categories = read_categories(json_file)
+    categories = _categories(source)
     _require_same_classes(list(categories.values()), data, split)
     class_index = {key: classes.index(name) for key, name in categories.items()}
 
-    identity = repr((json_file, images, class_index)).encode()
-    stem = os.path.splitext(os.path.basename(json_file))[0]
+    identity = repr((source, class_index)).encode()
+    stem = os.path.splitext(os.path.basename(os.path.normpath(source.annotations)))[0]
     name = f"{stem}_{zlib.crc32(identity):08x}"
     if name not in DatasetCatalog:
-        DatasetCatalog.register(name, lambda: load_coco(json_file, images, class_index))
-        MetadataCatalog.get(name).set(
-            json_file=json_file,
-            image_root=images,
+        DatasetCatalog.register(
+            name,
+            lambda: to_records(
+                _READERS[source.form](source), source.annotations, source.images, class_index
+            ),
+        )
+        metadata = MetadataCatalog.get(name)
+        metadata.set(
+            image_root=source.images,
             evaluator_type="coco",
             thing_classes=classes,
             thing_colors=[_PALETTE[i % len(_PALETTE)] for i in range(len(classes))],
             thing_dataset_id_to_contiguous_id=class_index,
         )
+        if source.form == "json":
+            metadata.json_file = source.annotations
     return name
 
 
@@ -101,7 +159,3 @@ def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str)
 def _short(names: list[str], limit: int = 12) -> str:
     tail = f", … ({len(names)} in all)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + tail
-
-
-def _path(path: str) -> str:
-    return os.path.expanduser(path)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator
 
 from nanodet_d2.compat import has_compiled_op
@@ -20,6 +23,12 @@ class DetectionEvaluator(COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
+        metadata = MetadataCatalog.get(dataset_name)
+        if not hasattr(metadata, "json_file") and output_dir is not None:
+            # detectron2 would go on with the file of an earlier run, whatever has changed since.
+            json_file = os.path.join(output_dir, f"{dataset_name}_coco_format.json")
+            convert_to_coco_json(dataset_name, json_file, allow_cached=False)
+            metadata.json_file = json_file
         super().__init__(
             dataset_name,
             tasks=("bbox",),

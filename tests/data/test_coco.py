@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from nanodet_d2.data import num_classes, split_name
-from nanodet_d2.data.coco import load_coco, read_categories, read_coco_json
+from nanodet_d2.data.coco import categories_by_id, read_coco_json, to_records
 
 
 def content(**changes) -> dict:
@@ -53,7 +53,11 @@ def write(folder):
 
 def load(path: str, folder):
     index = {key: i for i, key in enumerate(read_categories(path))}
-    return load_coco(path, str(folder), index)
+    return to_records(read_coco_json(path), path, str(folder), index)
+
+
+def read_categories(path: str) -> dict[int, str]:
+    return categories_by_id(read_coco_json(path), path)
 
 
 def test_ids_in_any_order_and_empty_images(write, folder):
@@ -119,9 +123,18 @@ def test_what_is_not_coco_is_refused(write, value, message):
     assert "instances.json" in str(error.value)
 
 
+def test_annotations_of_nothing_known_are_counted(write, folder, caplog):
+    lost = [annotation([1, 1, 9, 9], category_id=8), annotation([1, 1, 9, 9], image_id=77)]
+    with caplog.at_level(logging.WARNING, logger="nanodet_d2"):
+        records = load(
+            write(content(annotations=[*lost, *lost, *content()["annotations"]])), folder
+        )
+    assert sum(len(r["annotations"]) for r in records) == 1
+    assert "2 annotations of an unknown category, dropped (first: annotation 5: 8)" in caplog.text
+    assert "2 annotations of an unknown image, dropped (first: annotation 5)" in caplog.text
+
+
 def test_problems_are_named(write, folder):
-    with pytest.raises(ValueError, match=r"annotation 5 has category_id 8; allowed .*\[3, 70\]"):
-        load(write(content(annotations=[annotation([1, 1, 9, 9], category_id=8)])), folder)
     twice = content(images=content()["images"][:1] * 2)
     with pytest.raises(ValueError, match="has the image id 9 twice"):
         load(write(twice), folder)

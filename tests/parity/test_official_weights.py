@@ -5,30 +5,66 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from formats import write_voc, write_yolo  # noqa: E402
+
+
+@pytest.fixture
+def evaluate(shared, root, tmp_path):
+    """The metrics of the official weights of a size, with the given overrides of the data."""
+
+    def _evaluate(size: int, *overrides: str) -> dict[str, float]:
+        command = [
+            sys.executable,
+            "projects/nanodet_plus/train_net.py",
+            "--config-file",
+            f"projects/nanodet_plus/configs/nanodet_plus_m_{size}.py",
+            "--eval-only",
+            f"train.init_checkpoint={shared / 'weights' / f'nanodet-plus-m_{size}.pth'}",
+            f"train.output_dir={tmp_path}",
+            "dataloader.test.num_workers=1",
+            f"data.val.images={shared / 'coco_tiny' / 'val2017'}",
+            *overrides,
+        ]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert "copypaste: AP,AP50,AP75,APs,APm,APl" in done.stdout
+        return json.loads((tmp_path / "evaluation.json").read_text())["bbox"]
+
+    return _evaluate
+
+
+def annotations(shared: Path) -> Path:
+    return shared / "coco_tiny" / "annotations" / "instances_val2017.json"
+
 
 @pytest.mark.parametrize("size, ap", [(416, 36.1), (320, 31.1)])
-def test_average_precision(shared, root, tmp_path, size, ap):
-    coco = shared / "coco_tiny"
-    command = [
-        sys.executable,
-        "projects/nanodet_plus/train_net.py",
-        "--config-file",
-        f"projects/nanodet_plus/configs/nanodet_plus_m_{size}.py",
-        "--eval-only",
-        f"train.init_checkpoint={shared / 'weights' / f'nanodet-plus-m_{size}.pth'}",
-        f"train.output_dir={tmp_path}",
-        "dataloader.test.num_workers=1",
-        f"data.val.json={coco / 'annotations' / 'instances_val2017.json'}",
-        f"data.val.images={coco / 'val2017'}",
-    ]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "copypaste: AP,AP50,AP75,APs,APm,APl" in done.stdout
-    found = json.loads((tmp_path / "evaluation.json").read_text())["bbox"]
+def test_average_precision(evaluate, shared, size, ap):
+    found = evaluate(size, f"data.val.json={annotations(shared)}")
     golden = json.loads((shared / "golden" / "coco_tiny_val.json").read_text())
     expected = golden[f"nanodet-plus-m_{size}"]["metrics"]
     assert found["AP"] == pytest.approx(ap, abs=0.1)
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.slow
+def test_average_precision_is_the_same_from_all_formats(evaluate, shared, tmp_path):
+    content = json.loads(annotations(shared).read_text())
+    for x in content["annotations"]:  # which the two other formats do not have
+        del x["area"], x["segmentation"]
+    content["annotations"] = [x for x in content["annotations"] if not x["iscrowd"]]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    write_voc(content, tmp_path / "voc")
+    names = write_yolo(content, tmp_path / "yolo")
+    classes = f"data.classes=[{','.join(names)}]"
+    found = {
+        "coco": evaluate(416, f"data.val.json={tmp_path / 'coco.json'}"),
+        "voc": evaluate(416, classes, f"data.val.voc={tmp_path / 'voc'}"),
+        "yolo": evaluate(416, classes, f"data.val.yolo={tmp_path / 'yolo'}"),
+    }
+    for metrics in found.values():
+        assert metrics["AP"] == pytest.approx(found["coco"]["AP"], abs=0.1)

@@ -11,8 +11,11 @@ from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp, split_name
 from nanodet_d2.engine import DetectionEvaluator
 
 data = dict(
-    train=dict(name="coco_2017_train", json=None, images=None),
-    val=dict(name="coco_2017_val", json=None, images=None),
+    # Each split: one of json (a COCO file), voc and yolo (folders), with the folder of its images;
+    # else a name in detectron2's catalog.
+    train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None),
+    val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None),
+    classes=None,  # names; needed for YOLO, else found in the files
     input_size=[320, 320],  # height, width
 )
 
