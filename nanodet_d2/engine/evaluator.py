@@ -1,4 +1,4 @@
-"""detectron2's COCOEvaluator, with all twelve metrics and lenient with hand-made files."""
+"""detectron2's COCOEvaluator with all twelve metrics and pictures, lenient with hand-made files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from detectron2.evaluation import COCOEvaluator
 
 from nanodet_d2.compat import has_compiled_op
 
+from .report import write_evaluation_report
+
 _RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # COCOeval.stats[6:12]
 
 
@@ -19,7 +21,8 @@ class DetectionEvaluator(COCOEvaluator):
 
     Args:
         dataset_name: name in detectron2's catalog.
-        output_dir: where predictions and results are written; nowhere if None.
+        output_dir: where predictions, AP per class, precision-recall curves and the confusion
+            matrix are written, as json and pictures; nowhere if None.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
@@ -46,9 +49,13 @@ class DetectionEvaluator(COCOEvaluator):
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict:
+        if coco_eval is not None and class_names is not None:
+            class_names = self._in_order_of_ids(class_names, coco_eval.params.catIds)
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
         if coco_eval is None:
             return results
+        if self._output_dir:
+            write_evaluation_report(coco_eval, class_names, self._output_dir)
         recalls = {
             name: 100 * float(x) if x >= 0 else float("nan")  # -1: no such objects in the set
             for name, x in zip(_RECALLS, coco_eval.stats[6:12])
@@ -56,3 +63,8 @@ class DetectionEvaluator(COCOEvaluator):
         per_class = {k: v for k, v in results.items() if "-" in k}
         overall = {k: v for k, v in results.items() if k not in per_class}
         return {**overall, **recalls, **per_class}
+
+    def _in_order_of_ids(self, class_names: list[str], category_ids: list[int]) -> list[str]:
+        """The classes as pycocotools sorts them; detectron2 takes them for sorted already."""
+        index = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
+        return [class_names[index[key]] for key in category_ids] if index else list(class_names)

@@ -12,6 +12,8 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
+from .report import draw_curves
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,6 +45,52 @@ class BestCheckpointer(hooks.BestCheckpointer):
     @property
     def _file(self) -> Path:
         return Path(self._checkpointer.save_dir) / "best.json"
+
+
+class CurveDrawer(HookBase):
+    """Draw ``curves.png`` from detectron2's metrics.json after evaluations and at the end."""
+
+    def __init__(self, output_dir: str, period: int):
+        self.folder = Path(output_dir)
+        self.period = period
+
+    def after_step(self) -> None:
+        if self.period and (self.trainer.iter + 1) % self.period == 0:
+            self._draw()
+
+    def after_train(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        metrics = self.folder / "metrics.json"
+        if metrics.is_file() and metrics.stat().st_size:
+            draw_curves(metrics, self.folder / "curves.png")
+
+
+class LoaderHint(HookBase):
+    """Say once when the steps wait for the data loader, and for how large a share of their time."""
+
+    def __init__(self, period: int, num_workers: int, share: float = 0.3):
+        self.period = period
+        self.num_workers = num_workers
+        self.share = share
+        self._said = False
+
+    def after_step(self) -> None:
+        storage = self.trainer.storage
+        if self._said or (self.trainer.iter + 1) % self.period or "time" not in storage.histories():
+            return
+        step = storage.history("time").avg(self.period)
+        share = storage.history("data_time").avg(self.period) / step
+        if share > self.share:
+            self._said = True
+            logger.warning(
+                "The data loader takes %.0f %% of a step: the device waits for it. Raise "
+                "dataloader.train.num_workers (now %d; this machine has %d cores).",
+                100 * share,
+                self.num_workers,
+                os.cpu_count(),
+            )
 
 
 class InterruptCheckpointer(HookBase):

@@ -27,7 +27,7 @@ from torch import nn
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
 from .ema import EMAHook, ModelEMA
-from .hooks import BestCheckpointer, InterruptCheckpointer
+from .hooks import BestCheckpointer, CurveDrawer, InterruptCheckpointer, LoaderHint
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,9 @@ def _build_hooks(
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
         hooks.EvalHook(cfg.train.eval_period, test),
         BestCheckpointer(cfg.train.eval_period, checkpointer, BEST_METRIC) if main else None,
+        LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
+        CurveDrawer(cfg.train.output_dir, cfg.train.eval_period) if main else None,
     ]
 
 

@@ -83,3 +83,25 @@ def test_no_predictions_at_all(data):
         evaluator.process([record], [{"instances": nothing}])
     results = evaluator.evaluate()["bbox"]
     assert results["AP"] != results["AP"]  # nan, as detectron2 says it
+
+
+def test_classes_keep_their_names_whatever_the_ids(data, tmp_path):
+    """The val file numbers the classes the other way round: detectron2 would swap their names."""
+    val = json.loads(open(data["val"]["json"]).read())
+    last = max(x["id"] for x in val["categories"]) + 1
+    for x in val["categories"]:
+        x["id"] = last - x["id"]
+    first = val["categories"][0]
+    for x in val["annotations"]:
+        x["category_id"] = last - x["category_id"]
+    # Of the first class, no object: its AP is nan, those of the others 100.
+    val["annotations"] = [x for x in val["annotations"] if x["category_id"] != first["id"]]
+    (tmp_path / "turned.json").write_text(json.dumps(val))
+    data["val"]["json"] = str(tmp_path / "turned.json")
+    results = evaluate(data, 0.0, str(tmp_path / "out"))
+    per_class = {k: v for k, v in results.items() if k.startswith("AP-")}
+    assert len(per_class) > 1
+    for name, ap in per_class.items():
+        assert (ap != ap) if name == f"AP-{first['name']}" else ap == pytest.approx(100)
+    counts = json.loads((tmp_path / "out" / "per_class.json").read_text())
+    assert counts[first["name"]] == {"AP": None, "AP50": None, "objects": 0}

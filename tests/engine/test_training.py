@@ -68,6 +68,14 @@ def test_training_writes_everything_and_resumes(config, tmp_path):
     names = {p.name for p in out.iterdir()}
     assert {"model_0000001.pth", "model_final.pth", "metrics.json", "evaluation.json"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
+    assert "curves.png" in names
+    reports = {p.name for p in (out / "inference").iterdir()}
+    assert {"precision_recall.png", "confusion.png", "confusion.json", "per_class.json"} <= reports
+    confusion = json.loads((out / "inference" / "confusion.json").read_text())
+    per_class = json.loads((out / "inference" / "per_class.json").read_text())
+    assert [*per_class, "background"] == confusion["classes"]
+    for row, entry in zip(confusion["counts"], per_class.values()):
+        assert sum(row) == entry["objects"]
     log = metrics_log(out)
     assert "aux_loss_qfl" in log[1]
 
