@@ -1,0 +1,17 @@
+"""Official (or other) COCO weights on a small data set of the same kind: short, mild, no branch.
+
+Give ``train.init_checkpoint``, ``data.train…`` and ``data.val…``.
+"""
+
+from .nanodet_plus_m_416 import data, dataloader, lr_multiplier, model, optimizer, train
+
+dataloader.train.total_batch_size = 16
+model.aux_head = None  # released weights have none, and it would learn for longer than this takes
+optimizer.lr = 2e-4
+lr_multiplier.warmup_iters = 20
+train.max_iter = 300
+train.eval_period = 100
+train.checkpointer.period = 100
+train.log_period = 20
+train.ema.settings = dict(decay=0.99, warmup=50.0)
+train.output_dir = "./output/finetune_416"
