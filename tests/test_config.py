@@ -31,8 +31,9 @@ CONFIGS = [
     "nanodet_plus_r50_416",
     "nanodet_plus_r50_dc5_416",
     "demo_shapes",
+    "finetune_416",
 ]
-BACKBONE_CONFIGS = [x for x in CONFIGS if not x.startswith(("demo", "nanodet_plus_m"))]
+BACKBONE_CONFIGS = [x for x in CONFIGS if not x.startswith(("demo", "finetune", "nanodet_plus_m"))]
 
 
 @pytest.fixture

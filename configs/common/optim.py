@@ -1,12 +1,12 @@
 """AdamW as the reference uses it: weight decay on everything, total gradient norm at most 35."""
 
 from detectron2.config import LazyCall as L
-from detectron2.solver.build import get_default_optimizer_params
 
-from nanodet_d2.engine import build_optimizer
+from nanodet_d2.engine import build_optimizer, parameter_groups
 
 AdamW = L(build_optimizer)(
-    params=L(get_default_optimizer_params)(),  # params.model is set by the training script
+    # params.model is set by the training script
+    params=L(parameter_groups)(base_lr="${..lr}", backbone_lr_factor=1.0),
     lr=1e-3,
     betas=(0.9, 0.999),
     weight_decay=0.05,

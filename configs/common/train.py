@@ -7,6 +7,10 @@ train = dict(
     init_checkpoint="",
     device="cuda" if torch.cuda.is_available() else "cpu",
     seed=-1,  # negative: another one every time
+    deterministic=False,  # the same bits from the same seed, at some speed
+    # The batch that learning rate and iterations are written for: they are fitted to another
+    # dataloader.train.total_batch_size. None leaves them as they are.
+    reference_batch_size=None,
     cudnn_benchmark=True,  # every training batch has the same shape
     channels_last=True,  # memory layout of the convolutions; 1.3 times faster on CPUs
     # torch.compile of the model's parts; settings are its arguments. Worth its minutes on GPUs.

@@ -2,7 +2,7 @@
 
 from .ema import EMAHook, ModelEMA
 from .evaluator import DetectionEvaluator
-from .solver import build_optimizer, warmup_cosine
+from .solver import build_optimizer, parameter_groups, scale_to_batch_size, warmup_cosine
 from .training import Evaluation, evaluate_checkpoint, train
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "ModelEMA",
     "build_optimizer",
     "evaluate_checkpoint",
+    "parameter_groups",
+    "scale_to_batch_size",
     "train",
     "warmup_cosine",
 ]

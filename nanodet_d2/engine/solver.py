@@ -3,14 +3,86 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Callable
 
 import torch
 from detectron2.solver import WarmupParamScheduler
+from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 logger = logging.getLogger(__name__)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    backbone_lr_factor: float = 1.0,
+    weight_decay_norm: float | None = None,
+    weight_decay_bias: float | None = None,
+    overrides: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """As few groups as there are different rates and decays; frozen parameters are left out.
+
+    Args:
+        model: with a ``backbone``, if that has a factor of its own.
+        base_lr: learning rate of all others.
+        backbone_lr_factor: of the backbone's learning rate.
+        weight_decay_norm, weight_decay_bias: of norms and biases; the optimiser's if None.
+        overrides: parameter name, e.g. "bias" -> its ``lr`` or ``weight_decay``.
+    """
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=base_lr,
+        weight_decay_norm=weight_decay_norm,
+        weight_decay_bias=weight_decay_bias,
+        overrides={name: dict(x) for name, x in (overrides or {}).items()},
+    )
+    if backbone_lr_factor == 1:
+        return groups
+    backbone = set(model.backbone.parameters())
+    split = []
+    for group in groups:
+        for inside, factor in ((True, backbone_lr_factor), (False, 1.0)):
+            parameters = [p for p in group["params"] if (p in backbone) == inside]
+            if parameters:
+                split.append({**group, "params": parameters, "lr": group["lr"] * factor})
+    return split
+
+
+def scale_to_batch_size(cfg: DictConfig) -> None:
+    """Fit a config's schedule to its batch, in place, if ``train.reference_batch_size`` is set.
+
+    The learning rate grows with the batch, the iterations shrink (Goyal et al. 2017, section 2.1),
+    so that as many images are seen. One log line says what became of what.
+    """
+    reference, batch = cfg.train.reference_batch_size, cfg.dataloader.train.total_batch_size
+    if not reference or reference == batch:
+        return
+    factor = batch / reference
+    changes = [f"optimizer.lr {cfg.optimizer.lr:g} -> {cfg.optimizer.lr * factor:g}"]
+    cfg.optimizer.lr *= factor
+    for key in _ITERATIONS:
+        before = OmegaConf.select(cfg, key)
+        if before and before > 0:
+            after = max(1, round(before / factor))
+            OmegaConf.update(cfg, key, after)
+            changes.append(f"{key} {before} -> {after}")
+    cfg.train.reference_batch_size = batch  # the saved config is not scaled again
+    logger.info("Batch of %d in place of %d: %s", batch, reference, ", ".join(changes))
+
+
+_ITERATIONS = (
+    "train.max_iter",
+    "train.eval_period",
+    "train.checkpointer.period",
+    "lr_multiplier.warmup_iters",
+    "model.aux_detach_iter",
+)
 
 
 def build_optimizer(

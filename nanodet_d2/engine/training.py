@@ -93,6 +93,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         resume: go on from the last checkpoint in ``train.output_dir`` if there is one; else start
             from ``train.init_checkpoint``.
     """
+    if cfg.train.deterministic:
+        _be_deterministic(cfg)
     model = _build_model(cfg)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
@@ -122,6 +124,14 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         return results
     trainer.train(start_iter, cfg.train.max_iter)
     return results
+
+
+def _be_deterministic(cfg: DictConfig) -> None:
+    if cfg.train.seed < 0:
+        raise ValueError(f"train.deterministic needs a train.seed; found {cfg.train.seed}")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def _build_model(cfg: DictConfig) -> nn.Module:

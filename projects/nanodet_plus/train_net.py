@@ -12,16 +12,18 @@ from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys  # isor
 
 from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from nanodet_d2.engine import evaluate_checkpoint, train
+from nanodet_d2.engine import evaluate_checkpoint, scale_to_batch_size, train
 
 
 def main(args: argparse.Namespace) -> dict:
     cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
     refuse_unknown_train_keys(cfg)
+    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
+    scale_to_batch_size(cfg)
     default_setup(cfg, args)
-    setup_logger(cfg.train.output_dir, name="nanodet_d2")
     if args.eval_only:
         return evaluate_checkpoint(cfg)
     return train(cfg, resume=args.resume)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from nanodet_d2.engine import ModelEMA, build_optimizer, warmup_cosine
+from nanodet_d2.engine import (
+    ModelEMA,
+    build_optimizer,
+    parameter_groups,
+    scale_to_batch_size,
+    warmup_cosine,
+)
 
 
 def norm_layer(value: float) -> torch.nn.Module:
@@ -79,6 +85,53 @@ def test_optimizer_config_covers_every_parameter(root, build_model):
     assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 0.05, (0.9, 0.999))
     with pytest.raises(TypeError, match="leraning_rate"):
         build_optimizer([torch.nn.Parameter(torch.zeros(1))], leraning_rate=1.0)
+
+
+def test_parameter_groups_of_norms_biases_and_backbone(build_model):
+    model = build_model()
+    frozen = next(model.backbone.parameters()).requires_grad_(False)
+    groups = parameter_groups(
+        model, base_lr=0.1, backbone_lr_factor=0.5, weight_decay_norm=0.0, weight_decay_bias=0.0
+    )
+    where = {id(p): group for group in groups for p in group["params"]}
+    assert len(where) == sum(p.requires_grad for p in model.parameters())
+    assert id(frozen) not in where
+    norm = next(m for m in model.neck.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    conv = model.head.predictors[0]
+    backbone = next(p for p in model.backbone.parameters() if p.requires_grad and p.dim() == 4)
+    found = {
+        name: (where[id(p)]["lr"], where[id(p)].get("weight_decay"))
+        for name, p in (
+            ("norm", norm.weight),
+            ("bias", conv.bias),
+            ("weight", conv.weight),
+            ("backbone", backbone),
+        )
+    }
+    assert found == {
+        "norm": (0.1, 0.0),
+        "bias": (0.1, 0.0),
+        "weight": (0.1, None),
+        "backbone": (0.05, None),
+    }
+
+
+@pytest.mark.parametrize("batch, lr, iterations", [(24, 2.5e-4, 369_600 * 4), (96, 1e-3, 369_600)])
+def test_schedule_is_fitted_to_the_batch(root, caplog, batch, lr, iterations):
+    path = root / "projects" / "nanodet_plus" / "configs" / "nanodet_plus_m_320.py"
+    cfg = LazyConfig.load(str(path))
+    cfg.dataloader.train.total_batch_size = batch
+    scale_to_batch_size(cfg)
+    assert cfg.optimizer.lr == 1e-3  # not asked for
+    cfg.train.reference_batch_size = 96
+    with caplog.at_level("INFO", logger="nanodet_d2"):
+        scale_to_batch_size(cfg)
+        scale_to_batch_size(cfg)  # once only
+    assert (cfg.optimizer.lr, cfg.train.max_iter) == (pytest.approx(lr), iterations)
+    assert cfg.optimizer.params.base_lr == cfg.optimizer.lr
+    assert cfg.model.aux_detach_iter * 96 == 12_320 * 96 * 96 // batch
+    if batch != 96:
+        assert caplog.text.count("Batch of 24 in place of 96: optimizer.lr 0.001 -> 0.00025") == 1
 
 
 def test_schedule_warms_up_then_falls_along_a_cosine():

@@ -12,6 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import SimpleTrainer, default_argument_parser, hooks
 from detectron2.evaluation import inference_on_dataset
+from detectron2.utils.env import seed_all_rng
 
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.config import apply_overrides
@@ -95,6 +96,22 @@ def test_training_writes_everything_and_resumes(config, tmp_path):
     assert min(int(x["step"]) for x in steps.values()) == 2
     assert torch.equal(resumed["model"][aux], saved["model"][aux])
     assert train(config("train.max_iter=6"), resume=True) == {}  # nothing left to do
+
+
+def test_deterministic_trainings_end_with_the_same_bits(config, tmp_path):
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        args = ["train.deterministic=true", f"train.output_dir={tmp_path / name}"]
+        seed_all_rng(5)
+        try:
+            train(config(*args, "train.eval_period=0"))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return read_file(str(tmp_path / name / "model_final.pth"))["model"]
+
+    first, second = weights("first"), weights("second")
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    with pytest.raises(ValueError, match="deterministic needs a train.seed; found -1"):
+        train(config("train.deterministic=true", "train.seed=-1"))
 
 
 def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeypatch):
