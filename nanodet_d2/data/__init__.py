@@ -1,15 +1,21 @@
 """Data sets, augmentation and the mapper between them and the model."""
 
 from .color import RandomColor
+from .loader import build_train_loader
 from .mapper import DetectionMapper
+from .mixing import CopyPaste, MixUp, Mosaic
 from .splits import num_classes, split_name
 from .warp import RandomWarp, WarpTransform
 
 __all__ = [
+    "CopyPaste",
     "DetectionMapper",
+    "MixUp",
+    "Mosaic",
     "RandomColor",
     "RandomWarp",
     "WarpTransform",
+    "build_train_loader",
     "num_classes",
     "split_name",
 ]

@@ -40,17 +40,42 @@ class DetectionMapper:
         self.image_format = image_format
         self.keep_empty_boxes = keep_empty_boxes
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Input of ``NanoDetPlus`` for one data set dict, which is not changed."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the samples.
+
+        Raises:
+            ValueError: without an augmentation that sets it.
+        """
+        sizes = [x.size for x in self.augmentations.augs if hasattr(x, "resized")]
+        if not sizes:
+            raise ValueError("no augmentation of the mapper sets the size; RandomWarp does")
+        return sizes[-1]
+
+    def __call__(
+        self, dataset_dict: dict[str, Any], size: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        """Input of ``NanoDetPlus`` for one data set dict, which is not changed.
+
+        Args:
+            dataset_dict: in detectron2's format.
+            size: (height, width) in place of that of the augmentations.
+        """
         sample = {k: v for k, v in dataset_dict.items() if k != "annotations"}
         annotations = dataset_dict.get("annotations", [])
         inputs = AugInput(read_image(sample, self.image_format), boxes=_boxes(annotations))
-        self.augmentations(inputs)
+        augmentations = self.augmentations if size is None else self._resized(size)
+        augmentations(inputs)
         image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
         sample["image"] = torch.from_numpy(image)
         if self.is_train:
             self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
         return sample
+
+    def _resized(self, size: tuple[int, int]) -> AugmentationList:
+        return AugmentationList(
+            [x.resized(size) if hasattr(x, "resized") else x for x in self.augmentations.augs]
+        )
 
     def _add_targets(
         self,

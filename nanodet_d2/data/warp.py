@@ -6,6 +6,7 @@ takes every other pixel. The official weights expect this; ``cv2.resize`` would 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -92,6 +93,12 @@ class RandomWarp(Augmentation):
         self.shear = shear
         self.flip = flip
         self.translate = translate
+
+    def resized(self, size: Sequence[int]) -> RandomWarp:
+        """The same augmentation with another output (height, width)."""
+        other = copy.copy(self)
+        other.size = tuple(size)
+        return other
 
     def get_transform(self, image: np.ndarray) -> WarpTransform:
         height, width = image.shape[:2]

@@ -89,6 +89,22 @@ def test_branch_may_be_left_out_of_training(build_model):
     assert set(model([sample()])) == {"loss_qfl", "loss_bbox", "loss_dfl"}
 
 
+def test_frozen_norms_keep_their_statistics(build_model):
+    model = build_model(freeze_norm=True).train()
+    before = {k: v.clone() for k, v in model.named_buffers()}
+    batch = [sample(), sample()]
+    losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())
+    # So an image's predictions do not depend on the batch it is in.
+    images = model.preprocess_image(batch).tensor
+    together = model.head(model.neck(model.backbone(images)))[:1]
+    alone = model.head(model.neck(model.backbone(images[:1])))
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+    norm = next(m for m in model.neck.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert norm.weight.grad is not None and model.training and model.eval().train().training
+
+
 @pytest.mark.parametrize("batch", [[EMPTY, EMPTY], [EMPTY, {}]])
 def test_images_and_batches_without_boxes_train(build_model, batch):
     model = build_model().train()

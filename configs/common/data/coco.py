@@ -1,13 +1,15 @@
 """COCO-format data: detectron2's COCO 2017 by default, any file by overriding ``data``."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
-from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp, split_name
+from nanodet_d2.data import (
+    DetectionMapper,
+    RandomColor,
+    RandomWarp,
+    build_train_loader,
+    split_name,
+)
 from nanodet_d2.engine import DetectionEvaluator
 
 data = dict(
@@ -20,7 +22,7 @@ data = dict(
 )
 
 dataloader = dict(
-    train=L(build_detection_train_loader)(
+    train=L(build_train_loader)(
         dataset=L(get_detection_dataset_dicts)(
             names=L(split_name)(data="${data}", split="train"),
             filter_empty=False,  # images without boxes teach the background
@@ -39,8 +41,11 @@ dataloader = dict(
             ],
         ),
         total_batch_size=96,
-        aspect_ratio_grouping=False,  # every image is stretched to the same size
         num_workers=8,
+        seed="${train.seed}",
+        mixers=[],  # of Mosaic, MixUp and CopyPaste
+        close_after=None,  # the iteration from which on they are left out
+        sizes=[],  # (height, width) to draw from for each batch; data.input_size if empty
     ),
     test=L(build_detection_test_loader)(
         dataset=L(get_detection_dataset_dicts)(

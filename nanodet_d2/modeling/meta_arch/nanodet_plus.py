@@ -42,6 +42,9 @@ class NanoDetPlus(nn.Module):
         aux_after_detach: what the branch does from then on: "guide" (as the reference) keeps
             training and guiding the assignment, "drop" leaves the step, which is then several
             times cheaper, and the head's own predictions guide.
+        freeze_norm: keep the statistics of batch norms in training: for batches that are too small
+            for their own, and for weights whose norms are folded into the convolutions, as those
+            that the reference released.
         input_format: order of the channels of the images handed in, "BGR" or "RGB"; a backbone
             whose weights want the other order gets it.
         pixel_mean, pixel_std: of each channel in the order of the backbone, in [0, 255]. If None,
@@ -63,6 +66,7 @@ class NanoDetPlus(nn.Module):
         aux_head: nn.Module | Callable[..., nn.Module] | None = None,
         aux_detach_iter: int = 0,
         aux_after_detach: str = "guide",
+        freeze_norm: bool = False,
         input_format: str = "BGR",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
@@ -91,6 +95,7 @@ class NanoDetPlus(nn.Module):
             )
         self.aux_detach_iter = aux_detach_iter
         self.aux_after_detach = aux_after_detach
+        self.freeze_norm = freeze_norm
         self.select = dict(
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
@@ -103,6 +108,14 @@ class NanoDetPlus(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
+
+    def train(self, mode: bool = True) -> NanoDetPlus:
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses in training, detections in inference.

@@ -6,10 +6,11 @@ Give ``train.init_checkpoint``, ``data.train…`` and ``data.val…``.
 from .nanodet_plus_m_416 import data, dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.train.total_batch_size = 16
+model.freeze_norm = True  # released weights have theirs folded
 model.aux_head = None  # released weights have none, and it would learn for longer than this takes
 optimizer.lr = 2e-4
 lr_multiplier.warmup_iters = 20
-train.max_iter = 300
+train.max_iter = 200
 train.eval_period = 100
 train.checkpointer.period = 100
 train.log_period = 20

@@ -1,0 +1,159 @@
+"""A training loader whose samples depend on their position alone.
+
+The k-th sample of a rank is drawn from a random state made of the seed, the rank and k. So the same
+seed gives the same samples, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data import DatasetFromList
+from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from .mixing import Mixer, Size
+
+Mapper = Callable[..., dict[str, Any]]
+
+
+def build_train_loader(
+    dataset: Sequence[dict[str, Any]],
+    *,
+    mapper: Mapper,
+    total_batch_size: int,
+    num_workers: int = 0,
+    seed: int | None = None,
+    mixers: Sequence[Mixer] = (),
+    close_after: int | None = None,
+    sizes: Sequence[Size] = (),
+    repeat_threshold: float = 0.0,
+) -> DataLoader:
+    """Endless batches, as lists of samples.
+
+    Args:
+        dataset: detectron2's data set dicts.
+        mapper: makes a sample of one of them; with mixers or sizes it is also given the size.
+        total_batch_size: over all ranks.
+        num_workers: processes per rank; 0 for none.
+        seed: of order and augmentation; a random one, shared by the ranks, if None or negative.
+        mixers: augmentations of several images, in order.
+        close_after: iteration from which on they are left out; None for never.
+        sizes: (height, width) of the images, one of which is drawn per batch; the mapper's own
+            if empty. It has to be one that the network takes.
+        repeat_threshold: classes in a smaller share of the images are repeated (Gupta et al.
+            2019, "LVIS", section 4.1); off if 0.
+
+    Raises:
+        ValueError: for a batch that does not divide among the ranks.
+    """
+    world_size = comm.get_world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise ValueError(
+            f"total_batch_size {total_batch_size}; allowed: multiples of the {world_size} processes"
+        )
+    if seed is None or seed < 0:
+        seed = comm.shared_random_seed()
+    seed %= 2**31
+    samples = Samples(
+        dataset,
+        mapper,
+        seed=seed,
+        rank=comm.get_rank(),
+        batch_size=total_batch_size // world_size,
+        mixers=mixers,
+        close_after=close_after,
+        sizes=sizes,
+    )
+    if repeat_threshold > 0:
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dataset, repeat_threshold
+        )
+        order: Sampler = RepeatFactorTrainingSampler(factors, seed=seed)
+    else:
+        order = TrainingSampler(len(dataset), seed=seed)
+    # Not detectron2's loader, in which the number of workers decides which samples share a batch.
+    return DataLoader(
+        samples,
+        batch_sampler=BatchSampler(Positions(order), samples.batch_size, drop_last=True),
+        num_workers=num_workers,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker_id: int) -> None:
+    worker_init_reset_seed(worker_id)
+    cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+class Positions(Sampler):
+    """(position, index) for each index of an endless sampler."""
+
+    def __init__(self, sampler: Sampler):
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return enumerate(self.sampler)
+
+
+class Samples(Dataset):
+    """Samples by (position, index); see :func:`build_train_loader`."""
+
+    def __init__(
+        self,
+        dataset: Sequence[dict[str, Any]],
+        mapper: Mapper,
+        *,
+        seed: int,
+        rank: int,
+        batch_size: int,
+        mixers: Sequence[Mixer] = (),
+        close_after: int | None = None,
+        sizes: Sequence[Size] = (),
+    ):
+        self.records = DatasetFromList(list(dataset), copy=False)
+        self.mapper = mapper
+        self.seed = seed
+        self.rank = rank
+        self.batch_size = batch_size
+        self.mixers = list(mixers)
+        self.close_after = close_after
+        self.sizes = [tuple(size) for size in sizes]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, draw: tuple[int, int]) -> dict[str, Any]:
+        position, index = draw
+        iteration = position // self.batch_size
+        size = self._size(iteration)
+        state = np.random.SeedSequence((self.seed, self.rank, position)).generate_state(1)[0]
+        np.random.seed(state)
+        random.seed(int(state))
+        make = functools.partial(self._map, index)
+        if self.close_after is None or iteration < self.close_after:
+            for mixer in self.mixers:
+                make = functools.partial(mixer, make, self._other)
+        return make(size)
+
+    def _size(self, iteration: int) -> Size | None:
+        """One size per iteration, the same on all ranks."""
+        if not self.sizes:
+            return self.mapper.size if self.mixers else None
+        choice = np.random.default_rng((self.seed, iteration)).integers(len(self.sizes))
+        return self.sizes[choice]
+
+    def _map(self, index: int, size: Size | None) -> dict[str, Any]:
+        record = self.records[index]
+        return self.mapper(record) if size is None else self.mapper(record, size=size)
+
+    def _other(self, size: Size) -> dict[str, Any]:
+        return self._map(np.random.randint(len(self.records)), size)
