@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """detectron2's, which here remembers the best metric across a resume, in ``best.json``.
+    """detectron2's, which here remembers the best metric across a resume, in ``model_best.json``.
 
     The last checkpoint of a training is written before its last evaluation, so the metric cannot
     be in it. And a resume goes on from the latest checkpoint, not from the best one.
@@ -44,7 +44,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     @property
     def _file(self) -> Path:
-        return Path(self._checkpointer.save_dir) / "best.json"
+        return Path(self._checkpointer.save_dir) / f"{self._file_prefix}.json"
 
 
 class CurveDrawer(HookBase):

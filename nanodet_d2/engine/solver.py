@@ -58,7 +58,9 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
     """Fit a config's schedule to its batch, in place, if ``train.reference_batch_size`` is set.
 
     The learning rate grows with the batch, the iterations shrink (Goyal et al. 2017, section 2.1),
-    so that as many images are seen. One log line says what became of what.
+    so that as many images are seen; the averaged weights forget as much per image as before
+    (Busbridge et al. 2023, "How to Scale Your EMA", section 2). One log line says what became of
+    what.
     """
     reference, batch = cfg.train.reference_batch_size, cfg.dataloader.train.total_batch_size
     if not reference or reference == batch:
@@ -72,6 +74,10 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
             after = max(1, round(before / factor))
             OmegaConf.update(cfg, key, after)
             changes.append(f"{key} {before} -> {after}")
+    decay = OmegaConf.select(cfg, "train.ema.settings.decay")
+    if decay:
+        cfg.train.ema.settings.decay = decay**factor
+        changes.append(f"train.ema.settings.decay {decay:g} -> {decay**factor:g}")
     cfg.train.reference_batch_size = batch  # the saved config is not scaled again
     logger.info("Batch of %d in place of %d: %s", batch, reference, ", ".join(changes))
 
@@ -81,7 +87,9 @@ _ITERATIONS = (
     "train.eval_period",
     "train.checkpointer.period",
     "lr_multiplier.warmup_iters",
+    "train.ema.settings.warmup",
     "model.aux_detach_iter",
+    "dataloader.train.close_after",
 )
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,58 +14,20 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
 from .ema import EMAHook, ModelEMA
+from .evaluation import RAW_PREFIX, Evaluation
 from .hooks import BestCheckpointer, CurveDrawer, InterruptCheckpointer, LoaderHint
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 BEST_METRIC = "bbox/AP"
-RESULTS_FILE = "evaluation.json"
-
-
-class Evaluation:
-    """A config's test set and evaluator, built once.
-
-    Building reads the annotations, so that what is wrong with them is found before a training and
-    not after it.
-    """
-
-    def __init__(self, cfg: DictConfig):
-        self.loader = instantiate(cfg.dataloader.test)
-        self.evaluator = instantiate(cfg.dataloader.evaluator)
-        self.file = os.path.join(cfg.train.output_dir, RESULTS_FILE)
-
-    def __call__(self, model: nn.Module) -> dict[str, Any]:
-        """Evaluate a model, print the metrics and write them as json.
-
-        Returns:
-            ``{"bbox": {"AP": …}}`` on the main process, an empty dict on the others.
-        """
-        results = inference_on_dataset(model, self.loader, self.evaluator)
-        if comm.is_main_process():
-            print_csv_format(results)
-            PathManager.mkdirs(os.path.dirname(self.file))
-            with PathManager.open(self.file, "w") as f:
-                json.dump(_without_nan(results), f, indent=1, allow_nan=False)
-            logger.info("Metrics written to %s", self.file)
-        return results
-
-
-def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """The metrics with None for those that the data cannot tell: NaN is not json."""
-    return {
-        task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        for task, metrics in results.items()
-    }
 
 
 def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
@@ -113,8 +71,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     results: dict[str, Any] = {}
 
     def test() -> dict[str, Any]:
-        with ema.applied() if ema else contextlib.nullcontext():
-            results.update(evaluate(ddp_model) or {})
+        results.update(evaluate(ddp_model, ema, raw_too=cfg.train.evaluate_raw))
         return results
 
     trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
@@ -165,11 +122,23 @@ def _build_hooks(
         InterruptCheckpointer(checkpointer),
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
         hooks.EvalHook(cfg.train.eval_period, test),
-        BestCheckpointer(cfg.train.eval_period, checkpointer, BEST_METRIC) if main else None,
+        *(_best_checkpointers(cfg, checkpointer) if main else ()),
         LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         CurveDrawer(cfg.train.output_dir, cfg.train.eval_period) if main else None,
     ]
+
+
+def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list[BestCheckpointer]:
+    period = cfg.train.eval_period
+    best = [BestCheckpointer(period, checkpointer, BEST_METRIC)]
+    if cfg.train.ema.enabled and cfg.train.evaluate_raw:
+        # Without the averaged weights, which would be loaded in place of the raw ones.
+        raw = SafeCheckpointer(checkpointer.model, checkpointer.save_dir)
+        best.append(
+            BestCheckpointer(period, raw, RAW_PREFIX + BEST_METRIC, file_prefix="model_best_raw")
+        )
+    return best
 
 
 def _load_start(

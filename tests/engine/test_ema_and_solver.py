@@ -130,6 +130,7 @@ def test_schedule_is_fitted_to_the_batch(root, caplog, batch, lr, iterations):
     assert (cfg.optimizer.lr, cfg.train.max_iter) == (pytest.approx(lr), iterations)
     assert cfg.optimizer.params.base_lr == cfg.optimizer.lr
     assert cfg.model.aux_detach_iter * 96 == 12_320 * 96 * 96 // batch
+    assert cfg.train.ema.settings.decay == pytest.approx(0.9998 ** (batch / 96))
     if batch != 96:
         assert caplog.text.count("Batch of 24 in place of 96: optimizer.lr 0.001 -> 0.00025") == 1
 

@@ -120,7 +120,7 @@ def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeyp
     def fake(self, model):
         return {"bbox": {"AP": next(scores)}}
 
-    monkeypatch.setattr(Evaluation, "__call__", fake)
+    monkeypatch.setattr(Evaluation, "_measure", fake)
     train(config())
     out = tmp_path / "out"
     best = read_file(str(out / "model_best.pth"))["model"]
@@ -130,7 +130,7 @@ def test_best_checkpoint_is_remembered_across_a_resume(config, tmp_path, monkeyp
     last = read_file(str(out / "model_final.pth"))["model"]
     name = "head.predictors.0.weight"
     assert torch.equal(again[name], best[name]) and not torch.equal(last[name], best[name])
-    kept = json.loads((out / "best.json").read_text())
+    kept = json.loads((out / "model_best.json").read_text())
     assert kept == {"metric": "bbox/AP", "value": 30.0, "iteration": 4}
 
 
@@ -141,7 +141,7 @@ def test_evaluation_uses_the_averaged_weights(config, monkeypatch):
         seen.append(model.head.predictors[0].weight.clone())
         return {"bbox": {"AP": 1.0}}
 
-    monkeypatch.setattr(Evaluation, "__call__", spy)
+    monkeypatch.setattr(Evaluation, "_measure", spy)
     cfg = config()
     train(cfg)
     saved = read_file(f"{cfg.train.output_dir}/model_final.pth")
@@ -245,3 +245,24 @@ def test_configs_run_as_detectron2s_own_script_runs_them(config):
         model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     )
     assert "AP" in results["bbox"]
+
+
+def test_raw_weights_are_evaluated_beside_the_averaged_ones(config, tmp_path, monkeypatch):
+    scores = iter([50.0, 10.0, 40.0, 20.0])  # raw, averaged, raw, averaged
+    seen = []
+
+    def fake(self, model):
+        seen.append(model.head.predictors[0].weight.clone())
+        return {"bbox": {"AP": next(scores)}}
+
+    monkeypatch.setattr(Evaluation, "_measure", fake)
+    results = train(config("train.evaluate_raw=true"))
+    assert results == {"raw_bbox": {"AP": 40.0}, "bbox": {"AP": 20.0}}
+    out = tmp_path / "out"
+    assert json.loads((out / "evaluation.json").read_text()) == results
+    name = "head.predictors.0.weight"
+    raw, averaged = (read_file(str(out / f"model_best{x}.pth")) for x in ("_raw", ""))
+    assert raw.keys() == {"model", "iteration"} and torch.equal(raw["model"][name], seen[0])
+    assert torch.equal(averaged["ema"][name], seen[3])
+    assert json.loads((out / "model_best_raw.json").read_text())["metric"] == "raw_bbox/AP"
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"

@@ -17,6 +17,7 @@ from nanodet_d2.layers import fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
 
 from .inputs import batch_ground_truth, batch_images
+from .micro_batches import Outputs, in_micro_batches
 
 AUX_AFTER_DETACH = ("guide", "drop")
 INPUT_FORMATS = ("BGR", "RGB")
@@ -45,6 +46,8 @@ class NanoDetPlus(nn.Module):
         freeze_norm: keep the statistics of batch norms in training: for batches that are too small
             for their own, and for weights whose norms are folded into the convolutions, as those
             that the reference released.
+        micro_batches: pieces in which a training batch goes through the network: less memory, the
+            losses and gradients of the whole batch, one more forward pass (gradient accumulation).
         input_format: order of the channels of the images handed in, "BGR" or "RGB"; a backbone
             whose weights want the other order gets it.
         pixel_mean, pixel_std: of each channel in the order of the backbone, in [0, 255]. If None,
@@ -54,7 +57,8 @@ class NanoDetPlus(nn.Module):
         max_detections: kept per image.
 
     Raises:
-        ValueError: for an unknown ``aux_after_detach`` or ``input_format``.
+        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, or less than one
+            micro-batch.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class NanoDetPlus(nn.Module):
         aux_detach_iter: int = 0,
         aux_after_detach: str = "guide",
         freeze_norm: bool = False,
+        micro_batches: int = 1,
         input_format: str = "BGR",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
@@ -81,6 +86,8 @@ class NanoDetPlus(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches {micro_batches}; allowed: 1 or more")
         self.backbone = backbone
         self.neck = _bind(neck, input_shapes=backbone.output_shape())
         self.head = _bind(head, input_shapes=self.neck.output_shape())
@@ -96,6 +103,7 @@ class NanoDetPlus(nn.Module):
         self.aux_detach_iter = aux_detach_iter
         self.aux_after_detach = aux_after_detach
         self.freeze_norm = freeze_norm
+        self.micro_batches = micro_batches
         self.select = dict(
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
@@ -130,14 +138,28 @@ class NanoDetPlus(nn.Module):
             dict of scalar losses, or a list of ``{"instances": Instances}``.
         """
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
+        if not self.training:
+            raw, _, priors = self.network(images.tensor)
+            return self.inference(raw, priors, images, batched_inputs)
+        if self.micro_batches == 1:
+            raw, aux_raw, priors = self.network(images.tensor)
+        else:
+            raw, aux_raw, priors = in_micro_batches(
+                self.network, images.tensor, self.micro_batches, model=self
+            )
+        return self.head.losses(raw, priors, self.ground_truth(batched_inputs), aux_raw)
+
+    def network(self, images: Tensor) -> Outputs:
+        """Raw outputs of both heads, the auxiliary one's in training, and the priors (P, 3).
+
+        Args:
+            images: (N, 3, H, W), normalised.
+        """
+        features = self.backbone(images)
         pyramid = self.neck(features)
         raw = self.head(pyramid)
-        priors = self.head.priors(pyramid)
-        if self.training:
-            aux_raw = self.auxiliary_forward(features, pyramid)
-            return self.head.losses(raw, priors, self.ground_truth(batched_inputs), aux_raw)
-        return self.inference(raw, priors, images, batched_inputs)
+        aux_raw = self.auxiliary_forward(features, pyramid) if self.training else None
+        return raw, aux_raw, self.head.priors(pyramid)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalised, padded images (N, 3, H, W) on the model's device."""
