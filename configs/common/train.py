@@ -18,6 +18,8 @@ train = dict(
     max_iter=369_600,  # 300 epochs of 1232 iterations, COCO at batch 96
     eval_period=12_320,  # 10 epochs
     log_period=50,
+    validation_loss=False,  # the training's losses on the test set, with each evaluation
+    early_stop_patience=None,  # evaluations without a better AP after which the training ends
     checkpointer=dict(period=6_160, max_to_keep=3),
     amp=dict(enabled=False),
     ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0)),

@@ -7,6 +7,7 @@ seed gives the same samples, whatever the number of workers.
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,7 +36,7 @@ def build_train_loader(
     close_after: int | None = None,
     sizes: Sequence[Size] = (),
     repeat_threshold: float = 0.0,
-) -> DataLoader:
+) -> TrainLoader:
     """Endless batches, as lists of samples.
 
     Args:
@@ -79,8 +80,7 @@ def build_train_loader(
         order: Sampler = RepeatFactorTrainingSampler(factors, seed=seed)
     else:
         order = TrainingSampler(len(dataset), seed=seed)
-    # Not detectron2's loader, in which the number of workers decides which samples share a batch.
-    return DataLoader(
+    return TrainLoader(
         samples,
         batch_sampler=BatchSampler(Positions(order), samples.batch_size, drop_last=True),
         num_workers=num_workers,
@@ -89,19 +89,29 @@ def build_train_loader(
     )
 
 
+class TrainLoader(DataLoader):
+    """Not detectron2's, in which the number of workers decides which samples share a batch."""
+
+    def start_at(self, iteration: int) -> None:
+        """Begin the next pass with the batch of this iteration."""
+        batches = self.batch_sampler
+        batches.sampler.start = iteration * batches.batch_size
+
+
 def _start_worker(worker_id: int) -> None:
     worker_init_reset_seed(worker_id)
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
 class Positions(Sampler):
-    """(position, index) for each index of an endless sampler."""
+    """(position, index) for each index of an endless sampler, from position ``start`` on."""
 
-    def __init__(self, sampler: Sampler):
+    def __init__(self, sampler: Sampler, start: int = 0):
         self.sampler = sampler
+        self.start = start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return enumerate(self.sampler)
+        return enumerate(itertools.islice(self.sampler, self.start, None), self.start)
 
 
 class Samples(Dataset):

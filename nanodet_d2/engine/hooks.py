@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from .report import draw_curves
+from .writers import loader_share
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +78,10 @@ class LoaderHint(HookBase):
         self._said = False
 
     def after_step(self) -> None:
-        storage = self.trainer.storage
-        if self._said or (self.trainer.iter + 1) % self.period or "time" not in storage.histories():
+        if self._said or (self.trainer.iter + 1) % self.period:
             return
-        step = storage.history("time").avg(self.period)
-        share = storage.history("data_time").avg(self.period) / step
-        if share > self.share:
+        share = loader_share(self.trainer.storage, self.period)
+        if share is not None and share > self.share:
             self._said = True
             logger.warning(
                 "The data loader takes %.0f %% of a step: the device waits for it. Raise "
@@ -91,6 +90,52 @@ class LoaderHint(HookBase):
                 self.num_workers,
                 os.cpu_count(),
             )
+
+
+class EarlyStop(BaseException):
+    """Ends a training on purpose; no ``Exception``, which the training would report as an error."""
+
+
+class EarlyStopping(HookBase):
+    """End the training when the best metric lies some evaluations back. Needed on every rank.
+
+    Args:
+        period: steps from one evaluation to the next.
+        patience: evaluations without a better one after which to stop.
+        best: knows the best metric, on the main process; place it before this hook.
+
+    Raises:
+        ValueError: for a patience below 1, or without periodic evaluations.
+    """
+
+    def __init__(self, period: int, patience: int, best: BestCheckpointer | None):
+        if patience < 1 or period < 1:
+            raise ValueError(
+                f"train.early_stop_patience {patience} with train.eval_period {period}; "
+                "allowed: 1 or more for both"
+            )
+        self.period = period
+        self.patience = patience
+        self.best = best
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period or done >= self.trainer.max_iter:
+            return
+        waited = 0
+        if self.best is not None and self.best.best_iter is not None:
+            waited = (self.trainer.iter - self.best.best_iter) // self.period
+        if comm.all_gather(waited)[0] < self.patience:
+            return
+        if self.best is not None:
+            logger.warning(
+                "Stopped after %d of %d steps: no better metric than %.5g in %d evaluations.",
+                done,
+                self.trainer.max_iter,
+                self.best.best_metric,
+                waited,
+            )
+        raise EarlyStop
 
 
 class InterruptCheckpointer(HookBase):
@@ -103,7 +148,11 @@ class InterruptCheckpointer(HookBase):
         trainer = self.trainer
         if trainer.iter >= trainer.max_iter or trainer.iter <= trainer.start_iter:
             return  # finished, or nothing was done
-        if isinstance(sys.exc_info()[1], FloatingPointError):
+        error = sys.exc_info()[1]
+        if isinstance(error, EarlyStop):
+            self.checkpointer.save("model_final", iteration=trainer.iter)
+            return
+        if isinstance(error, FloatingPointError):
             logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
             return
         # The step in progress counts for nothing: a checkpoint names the last finished one.

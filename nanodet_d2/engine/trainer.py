@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 
-class Trainer(SimpleTrainer):
-    """A ``SimpleTrainer`` that reads its losses from the device once per logging period.
+class Trainer(TrainerBase):
+    """Like detectron2's ``SimpleTrainer``, but reads its losses once per logging period.
 
     detectron2's own reads each of them in every step, and gathers them over the ranks. What is
     logged is the same: each loss of each iteration, mean over the ranks.
 
     Args:
-        model, data_loader, optimizer: as in detectron2's trainers.
+        model, optimizer: as in detectron2's trainers.
+        data_loader: endless; with a method ``start_at(iteration)`` a resumed training gets the
+            batches that it would have got next.
         log_period: steps from one reading to the next.
         amp: mixed precision (float16 with a scaled loss); CUDA only.
     """
@@ -36,16 +38,26 @@ class Trainer(SimpleTrainer):
         log_period: int = 1,
         amp: bool = False,
     ):
-        super().__init__(model, data_loader, optimizer)
+        super().__init__()
+        model.train()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
         self.log_period = log_period
         self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
         self._unread: list[tuple[int, dict[str, Tensor]]] = []  # iteration and its losses
+
+    def before_train(self) -> None:
+        if hasattr(self.data_loader, "start_at"):
+            self.data_loader.start_at(self.start_iter)
+        self._batches = iter(self.data_loader)
+        super().before_train()
 
     def run_step(self) -> None:
         """One step. Raises ``FloatingPointError`` at the end of a period with a bad loss in it."""
         assert self.model.training, "the model was changed to eval mode"
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        data = next(self._batches)
         data_time = time.perf_counter() - start
 
         with torch.autocast("cuda", dtype=torch.float16, enabled=self.grad_scaler is not None):
@@ -94,12 +106,13 @@ class Trainer(SimpleTrainer):
             storage.put_scalars(total_loss=sum(means.values()), **means)
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
+        state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

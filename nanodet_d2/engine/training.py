@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import (
-    HookBase,
-    create_ddp_model,
-    default_writers,
-    hooks,
-)
+from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
@@ -22,8 +18,17 @@ from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
 from .ema import EMAHook, ModelEMA
 from .evaluation import RAW_PREFIX, Evaluation
-from .hooks import BestCheckpointer, CurveDrawer, InterruptCheckpointer, LoaderHint
+from .hooks import (
+    BestCheckpointer,
+    CurveDrawer,
+    EarlyStop,
+    EarlyStopping,
+    InterruptCheckpointer,
+    LoaderHint,
+)
 from .trainer import Trainer
+from .validation_loss import ValidationLoss, build_validation_batches
+from .writers import build_writers
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +84,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     if start_iter >= cfg.train.max_iter:
         logger.warning("Nothing to do: iteration %d of %d", start_iter, cfg.train.max_iter)
         return results
-    trainer.train(start_iter, cfg.train.max_iter)
+    with contextlib.suppress(EarlyStop):
+        trainer.train(start_iter, cfg.train.max_iter)
     return results
 
 
@@ -114,18 +120,29 @@ def _build_hooks(
 ) -> list[HookBase | None]:
     """The order matters: the average first, so that all others see it up to date."""
     main = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    period = cfg.train.eval_period
+    writers = build_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    best = _best_checkpointers(cfg, checkpointer) if main else []
+    validation = early_stop = None
+    if cfg.train.validation_loss:
+        batches = build_validation_batches(cfg)
+        validation = ValidationLoss(period, checkpointer.model, batches)
+    if cfg.train.early_stop_patience is not None:
+        patience = cfg.train.early_stop_patience
+        early_stop = EarlyStopping(period, patience, best[0] if best else None)
     return [
         hooks.IterationTimer(),
         EMAHook(ema) if ema else None,
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         InterruptCheckpointer(checkpointer),
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-        hooks.EvalHook(cfg.train.eval_period, test),
-        *(_best_checkpointers(cfg, checkpointer) if main else ()),
+        validation,
+        hooks.EvalHook(period, test),
+        *best,
         LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
-        CurveDrawer(cfg.train.output_dir, cfg.train.eval_period) if main else None,
+        CurveDrawer(cfg.train.output_dir, period) if main else None,
+        early_stop,  # last, since it ends the step
     ]
 
 

@@ -69,6 +69,18 @@ def test_the_seed_decides_whatever_the_workers(records):
     assert same(first(records, num_workers=1, **mixed), first(records, **mixed))
 
 
+@pytest.mark.parametrize("repeat_threshold", [0.0, 0.5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_goes_on_where_it_stopped(records, workers, repeat_threshold):
+    arguments = dict(mapper=mapper(), total_batch_size=2, seed=3)
+    arguments["repeat_threshold"] = repeat_threshold
+    whole = itertools.islice(build_train_loader(records, **arguments), 12)
+    expected = list(itertools.chain.from_iterable(whole))
+    loader = build_train_loader(records, num_workers=workers, **arguments)
+    loader.start_at(7)
+    assert same(list(itertools.chain.from_iterable(itertools.islice(loader, 5))), expected[14:])
+
+
 def test_ranks_draw_apart(records):
     ranks = [Samples(records, mapper(), seed=3, rank=r, batch_size=2) for r in range(2)]
     assert not same([ranks[0][5, 1]], [ranks[1][5, 1]])

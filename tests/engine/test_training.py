@@ -17,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import Evaluation, train
+from nanodet_d2.engine.validation_loss import build_validation_batches, validation_losses
 
 FAST = [
     "data.input_size=[64,64]",
@@ -266,3 +267,55 @@ def test_raw_weights_are_evaluated_beside_the_averaged_ones(config, tmp_path, mo
     assert torch.equal(averaged["ema"][name], seen[3])
     assert json.loads((out / "model_best_raw.json").read_text())["metric"] == "raw_bbox/AP"
     assert (out / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_training_that_gets_no_better_ends_early(config, tmp_path, monkeypatch, caplog):
+    scores = iter([10.0, 30.0, 20.0, 25.0])
+    monkeypatch.setattr(Evaluation, "_measure", lambda self, model: {"bbox": {"AP": next(scores)}})
+    results = train(config("train.max_iter=50", "train.early_stop_patience=2"))
+    assert results["bbox"]["AP"] == 25.0
+    out = tmp_path / "out"
+    assert "Stopped after 8 of 50 steps: no better metric than 30 in 2 evaluations" in caplog.text
+    assert "Exception" not in caplog.text and "ended early" not in caplog.text
+    assert read_file(str(out / "model_final.pth"))["iteration"] == 7
+    assert json.loads((out / "model_best.json").read_text())["iteration"] == 3
+    with pytest.raises(ValueError, match="early_stop_patience 0 .*allowed: 1 or more"):
+        train(config("train.early_stop_patience=0"))
+
+
+def test_validation_loss(config, tmp_path):
+    cfg = config("train.validation_loss=true", "model.aux_head=null", "optimizer.lr=0.0")
+    train(cfg)
+    logged = [x for x in metrics_log(tmp_path / "out") if "validation_total_loss" in x]
+    assert [x["iteration"] for x in logged][:2] == [1, 3]
+    names = [f"validation_loss_{x}" for x in ("qfl", "bbox", "dfl")]
+    for x in logged[:2]:
+        assert x["validation_total_loss"] == pytest.approx(sum(x[name] for name in names))
+
+
+def test_validation_losses_are_those_of_the_batches(config):
+    cfg = config("dataloader.train.total_batch_size=5", "model.freeze_norm=true")
+    torch.manual_seed(0)
+    model = instantiate(cfg.model).train()
+    batches = list(build_validation_batches(cfg))
+    assert [len(batch) for batch in batches] == [5, 3]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    found = validation_losses(model, batches)
+    with torch.no_grad():
+        five, three = (model(batch) for batch in batches)
+    for name in five:
+        assert found[name] == pytest.approx((5 * float(five[name]) + 3 * float(three[name])) / 8)
+    assert found["total_loss"] == pytest.approx(sum(found[name] for name in five))
+    model.freeze_norm = False
+    model.train()
+    assert validation_losses(model, batches) == found and model.training
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_the_console_shows_the_loaders_share_and_present_losses(config, caplog):
+    with caplog.at_level("INFO", logger="nanodet_d2"):
+        train(config("model.aux_after_detach=drop", "train.eval_period=0", "train.max_iter=5"))
+    lines = [x.getMessage() for x in caplog.records if x.name.endswith("writers")]
+    assert len(lines) == 4 or len(lines) == 5
+    assert "aux_loss_qfl" in lines[0] and "aux_loss_qfl" not in lines[-1]
+    assert all("waiting for data" in x for x in lines[2:])

@@ -1,0 +1,71 @@
+"""What a training writes while it runs: detectron2's files, and a console line of its own."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.engine import default_writers
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    EventWriter,
+    get_event_storage,
+)
+
+_WINDOW = 20  # steps that a loss is the median of, as in detectron2
+
+
+def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+    """detectron2's writers with another console line."""
+    others = [x for x in default_writers(output_dir, max_iter) if not _is_printer(x)]
+    return [MetricPrinter(max_iter), *others]
+
+
+class MetricPrinter(CommonMetricPrinter):
+    """detectron2's line, with the loader's share of the time, and no loss that is not made any more.
+
+    detectron2 goes on printing the last value of whatever was logged once.
+    """
+
+    def __init__(self, max_iter: int):
+        super().__init__(max_iter, _WINDOW)
+        self.logger = logging.getLogger(__name__)
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        if storage.iter == self._max_iter:  # called once more after the last step
+            return
+        eta = self._get_eta(storage)
+        parts = [f"eta: {eta}"] if eta else []
+        parts += [f"iter: {storage.iter}", *self._losses(storage)]
+        share = loader_share(storage, _WINDOW)
+        if share is not None:
+            step = storage.history("time").avg(_WINDOW)
+            parts.append(f"time: {step:.4f} s ({share:.0%} waiting for data)")
+        parts += [f"lr: {x[0]:.5g}" for name, x in storage.latest().items() if name == "lr"]
+        if torch.cuda.is_available():
+            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
+        self.logger.info("  ".join(parts))
+
+    def _losses(self, storage: EventStorage) -> list[str]:
+        latest = {name: it for name, (_, it) in storage.latest().items() if "loss" in name}
+        newest = latest.get("total_loss", storage.iter)
+        return [
+            f"{name}: {storage.history(name).median(self._window_size):.4g}"
+            for name, iteration in latest.items()
+            if iteration >= newest
+        ]
+
+
+def loader_share(storage: EventStorage, window: int) -> float | None:
+    """Share of the last steps' time that went into waiting for data; None before the first ones."""
+    histories = storage.histories()
+    if "time" not in histories or "data_time" not in histories:
+        return None
+    step = histories["time"].avg(window)
+    return min(histories["data_time"].avg(window) / step, 1.0) if step > 0 else None
+
+
+def _is_printer(writer: EventWriter) -> bool:
+    return isinstance(writer, CommonMetricPrinter)
