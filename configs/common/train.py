@@ -11,6 +11,7 @@ train = dict(
     # The batch that learning rate and iterations are written for: they are fitted to another
     # dataloader.train.total_batch_size. None leaves them as they are.
     reference_batch_size=None,
+    auto_batch_memory=0.85,  # share of the GPU's that dataloader.train.total_batch_size=auto fills
     cudnn_benchmark=True,  # every training batch has the same shape
     channels_last=True,  # memory layout of the convolutions; 1.3 times faster on CPUs
     # torch.compile of the model's parts; settings are its arguments. Worth its minutes on GPUs.

@@ -1,9 +1,11 @@
 """What detectron2's engine lacks: averaged weights, safe checkpoints, metrics as json."""
 
+from .batch_size import choose_batch_size
 from .ema import EMAHook, ModelEMA
+from .evaluation import Evaluation
 from .evaluator import DetectionEvaluator
 from .solver import build_optimizer, parameter_groups, scale_to_batch_size, warmup_cosine
-from .training import Evaluation, evaluate_checkpoint, train
+from .training import evaluate_checkpoint, train
 
 __all__ = [
     "DetectionEvaluator",
@@ -11,6 +13,7 @@ __all__ = [
     "Evaluation",
     "ModelEMA",
     "build_optimizer",
+    "choose_batch_size",
     "evaluate_checkpoint",
     "parameter_groups",
     "scale_to_batch_size",

@@ -23,7 +23,7 @@ def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
 
 
 class MetricPrinter(CommonMetricPrinter):
-    """detectron2's line, with the loader's share of the time, and no loss that is not made any more.
+    """detectron2's line, with the loader's share of the time, and present losses only.
 
     detectron2 goes on printing the last value of whatever was logged once.
     """

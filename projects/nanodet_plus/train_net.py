@@ -15,14 +15,16 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from nanodet_d2.engine import evaluate_checkpoint, scale_to_batch_size, train
+from nanodet_d2.engine import choose_batch_size, evaluate_checkpoint, scale_to_batch_size, train
 
 
 def main(args: argparse.Namespace) -> dict:
     cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
     refuse_unknown_train_keys(cfg)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
-    scale_to_batch_size(cfg)
+    if not args.eval_only:
+        choose_batch_size(cfg)
+        scale_to_batch_size(cfg)
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate_checkpoint(cfg)
