@@ -1,5 +1,6 @@
 """Data sets, augmentation and the mapper between them and the model."""
 
+from .cache import ImageCache
 from .color import RandomColor
 from .loader import build_train_loader
 from .mapper import DetectionMapper
@@ -10,6 +11,7 @@ from .warp import RandomWarp, WarpTransform
 __all__ = [
     "CopyPaste",
     "DetectionMapper",
+    "ImageCache",
     "MixUp",
     "Mosaic",
     "RandomColor",

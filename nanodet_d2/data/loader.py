@@ -20,6 +20,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from .cache import ImageCache
 from .mixing import Mixer, Size
 
 Mapper = Callable[..., dict[str, Any]]
@@ -36,6 +37,7 @@ def build_train_loader(
     close_after: int | None = None,
     sizes: Sequence[Size] = (),
     repeat_threshold: float = 0.0,
+    cache: ImageCache | None = None,
 ) -> TrainLoader:
     """Endless batches, as lists of samples.
 
@@ -51,6 +53,7 @@ def build_train_loader(
             if empty. It has to be one that the network takes.
         repeat_threshold: classes in a smaller share of the images are repeated (Gupta et al.
             2019, "LVIS", section 4.1); off if 0.
+        cache: keeps the decoded images; the mapper is a ``DetectionMapper`` then.
 
     Raises:
         ValueError: for a batch that does not divide among the ranks.
@@ -63,6 +66,9 @@ def build_train_loader(
     if seed is None or seed < 0:
         seed = comm.shared_random_seed()
     seed %= 2**31
+    if cache is not None:
+        cache.prepare(dataset, image_format=mapper.image_format)
+        mapper = mapper.with_cache(cache)
     samples = Samples(
         dataset,
         mapper,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from detectron2.data import detection_utils
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
+
+from .cache import ImageCache
 
 
 class DetectionMapper:
@@ -39,6 +42,13 @@ class DetectionMapper:
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.keep_empty_boxes = keep_empty_boxes
+        self.cache: ImageCache | None = None
+
+    def with_cache(self, cache: ImageCache) -> DetectionMapper:
+        """The same mapper, whose images are kept in a cache that is prepared for them."""
+        other = copy.copy(self)
+        other.cache = cache
+        return other
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,7 +73,7 @@ class DetectionMapper:
         """
         sample = {k: v for k, v in dataset_dict.items() if k != "annotations"}
         annotations = dataset_dict.get("annotations", [])
-        inputs = AugInput(read_image(sample, self.image_format), boxes=_boxes(annotations))
+        inputs = AugInput(self._read(sample), boxes=_boxes(annotations))
         augmentations = self.augmentations if size is None else self._resized(size)
         augmentations(inputs)
         image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
@@ -71,6 +81,11 @@ class DetectionMapper:
         if self.is_train:
             self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
         return sample
+
+    def _read(self, sample: dict[str, Any]) -> np.ndarray:
+        if self.cache is None:
+            return read_image(sample, self.image_format)
+        return self.cache.read(sample, lambda x: read_image(x, self.image_format))
 
     def _resized(self, size: tuple[int, int]) -> AugmentationList:
         return AugmentationList(

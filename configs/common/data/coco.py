@@ -45,6 +45,7 @@ dataloader = dict(
         seed="${train.seed}",
         mixers=[],  # of Mosaic, MixUp and CopyPaste
         close_after=None,  # the iteration from which on they are left out
+        cache=None,  # an ImageCache of decoded images, in memory or on disk
         sizes=[],  # (height, width) to draw from for each batch; data.input_size if empty
     ),
     test=L(build_detection_test_loader)(

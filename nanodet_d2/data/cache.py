@@ -1,0 +1,151 @@
+"""Decoded images kept in shared memory or in a file, so that each is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Sequence
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Record = dict[str, Any]
+STORAGES = ("ram", "disk")
+_GB = 10**9
+_SHARED_MEMORY = "/dev/shm"  # where Linux keeps it; containers often have little
+
+
+class ImageCache:
+    """Decoded images of a data set, filled as they are first read, by all worker processes.
+
+    Memory or file are one block: heights and widths of all images (int32, zero until an image is
+    there), then their pixels one after another. A file is found again by a later training if the
+    images have not changed since.
+
+    Args:
+        storage: "ram" (shared memory, for each rank its own) or "disk".
+        gigabytes: most that it may take (1 GB = 10^9 bytes).
+        folder: of the file; needed for "disk".
+
+    Raises:
+        ValueError: for another storage, a budget that is not positive, or a missing folder.
+    """
+
+    def __init__(self, *, storage: str, gigabytes: float, folder: str | None = None):
+        if storage not in STORAGES:
+            raise ValueError(f"cache.storage {storage!r}; allowed: {', '.join(STORAGES)}")
+        if not gigabytes > 0:
+            raise ValueError(f"cache.gigabytes {gigabytes}; allowed: more than 0")
+        if storage == "disk" and not folder:
+            raise ValueError("cache.storage disk needs cache.folder=<where its file may be>")
+        self.storage = storage
+        self.gigabytes = gigabytes
+        self.folder = folder
+
+    def prepare(self, records: Sequence[Record], *, image_format: str) -> None:
+        """Reserve the room for the images of all records.
+
+        Args:
+            records: with ``file_name``, and ``height`` and ``width`` or else a readable image.
+            image_format: in which they are going to be read.
+
+        Raises:
+            ValueError: if they need more than the budget, or than is free; with the numbers.
+        """
+        sizes = {record["file_name"]: _pixels(record) * 3 for record in records}
+        self._index = {name: i for i, name in enumerate(sizes)}
+        starts = np.cumsum([0, *sizes.values()])
+        header = 8 * len(sizes)  # two int32 per image
+        needed = header + int(starts[-1])
+        self._check_room(needed, len(sizes))
+        self._starts = starts
+        self._block = self._reserve(max(needed, 1), _fingerprint(sizes, image_format))
+        self._attach()
+
+    def read(self, record: Record, reader: Callable[[Record], np.ndarray]) -> np.ndarray:
+        """The record's image (H, W, 3) uint8, read-only; by ``reader`` if it is not there yet."""
+        i = self._index[record["file_name"]]
+        room = self._bytes[self._starts[i] : self._starts[i + 1]]
+        if not self._shapes[i].all():
+            image = reader(record)
+            if image.nbytes != len(room):  # a reader of something else than the file's own pixels
+                return image
+            room[:] = image.reshape(-1)
+            self._shapes[i] = image.shape[:2]  # last, so that no other process sees half an image
+        height, width = self._shapes[i]
+        image = room.reshape(height, width, 3)
+        image.flags.writeable = False
+        record.setdefault("height", int(height))
+        record.setdefault("width", int(width))
+        return image
+
+    def _attach(self) -> None:
+        in_memory = isinstance(self._block, SharedMemory)
+        buffer = self._block.buf if in_memory else np.memmap(self._block, np.uint8, mode="r+")
+        count = len(self._index)
+        self._shapes = np.ndarray((count, 2), np.int32, buffer)
+        self._bytes = np.ndarray((int(self._starts[-1]),), np.uint8, buffer, offset=8 * count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_shapes", "_bytes")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a worker process that was not forked: the same block, not a copy of it."""
+        self.__dict__.update(state)
+        if hasattr(self, "_block"):
+            self._attach()
+
+    def _check_room(self, needed: int, count: int) -> None:
+        task = f"the image cache needs {needed / _GB:.2f} GB for {count} images"
+        if needed > self.gigabytes * _GB:
+            raise ValueError(f"{task}; allowed by cache.gigabytes: {self.gigabytes:g}")
+        where = self.folder if self.storage == "disk" else _SHARED_MEMORY
+        if self.storage == "disk":
+            os.makedirs(where, exist_ok=True)
+        if os.path.isdir(where):
+            free = shutil.disk_usage(where).free + self._reserved(needed)
+            if needed > free:
+                raise ValueError(f"{task}; free in {where}: {free / _GB:.2f} GB")
+
+    def _reserved(self, needed: int) -> int:
+        """Bytes of earlier trainings' files, which may be this one's."""
+        if self.storage == "ram":
+            return 0
+        files = Path(self.folder).glob("images-*.bin")
+        return sum(needed for file in files if file.stat().st_size == needed)
+
+    def _reserve(self, size: int, fingerprint: str) -> SharedMemory | Path:
+        if self.storage == "ram":
+            memory = SharedMemory(create=True, size=size)
+            weakref.finalize(self, _release, memory, os.getpid())
+            return memory
+        path = Path(self.folder) / f"images-{fingerprint}.bin"
+        with open(path, "ab") as file:  # made if it is not there; the ranks may do so at once
+            os.posix_fallocate(file.fileno(), 0, size)
+        return path
+
+
+def _pixels(record: Record) -> int:
+    if "height" in record and "width" in record:
+        return int(record["height"]) * int(record["width"])
+    with Image.open(record["file_name"]) as image:  # reads the header only
+        return image.height * image.width
+
+
+def _fingerprint(names: Sequence[str], image_format: str) -> str:
+    digest = hashlib.sha256(image_format.encode())
+    for name in names:
+        changed = os.stat(name) if os.path.isfile(name) else None
+        state = (changed.st_size, changed.st_mtime_ns) if changed else ()
+        digest.update(repr((name, *state)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _release(memory: SharedMemory, owner: int) -> None:
+    if os.getpid() == owner:  # not in a worker
+        memory.unlink()
