@@ -1,6 +1,6 @@
 """Checkpoints: this project's own and the reference's."""
 
-from .checkpointer import SafeCheckpointer
+from .checkpointer import SafeCheckpointer, replace_file
 from .loading import LoadReport, load_weights
 from .reading import read_file, read_weights
 from .reference import convert_reference_state_dict
@@ -12,4 +12,5 @@ __all__ = [
     "load_weights",
     "read_file",
     "read_weights",
+    "replace_file",
 ]

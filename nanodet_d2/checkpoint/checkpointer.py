@@ -1,16 +1,93 @@
-"""detectron2's checkpointer, reading files without running anything they contain."""
+"""detectron2's checkpointer: files that are whole or not there, read without running anything."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from .reading import read_file
 
+logger = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished"  # suffix of a file while it is written
+_DAMAGED = ".damaged"  # of one that was set aside
+
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Saves as detectron2 does, and resumes from this project's own checkpoints only."""
+    """Saves as detectron2 does, but never half a file, and resumes from its own files only.
+
+    Args:
+        model, save_dir, checkpointables: as in detectron2's.
+        tag: a saved file becomes the one to resume from.
+    """
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, tag: bool = True, **checkpointables: Any
+    ):
+        super().__init__(model, save_dir, **checkpointables)
+        self.tag = tag
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth under another name, then rename it.
+
+        Raises:
+            RuntimeError: if it cannot be written, as on a full disk. Earlier files stay whole.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", path)
+        replace_file(path, {"model": self.model.state_dict(), **content, **kwargs})
+        if self.tag:
+            self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        replace_file(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def newest_whole_checkpoint(self) -> str | None:
+        """Path of the checkpoint to resume from; None if there is none.
+
+        A file that cannot be read is named, set aside, and the one before it is taken. What a
+        killed process left unfinished is removed. To be called by one process only.
+
+        Raises:
+            ValueError: if there are checkpoints, but not one that can be read.
+        """
+        for unfinished in Path(self.save_dir).glob(f"*{_UNFINISHED}"):
+            unfinished.unlink()
+        damaged = []
+        for path in self._newest_first():
+            try:
+                self._load_file(str(path))
+            except ValueError as error:
+                aside = path.with_name(path.name + _DAMAGED)
+                path.rename(aside)
+                damaged.append(aside.name)
+                logger.error("%s; set aside as %s", error, aside.name)
+            else:
+                return str(path)
+        if damaged:
+            raise ValueError(
+                f"no checkpoint in {self.save_dir} can be resumed from; found {', '.join(damaged)}"
+            )
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        """The one last saved, then the numbered ones; the best are no place to resume from."""
+        folder = Path(self.save_dir)
+        tagged = self.get_checkpoint_file() if self.has_checkpoint() else ""
+        final = folder / "model_final.pth"
+        numbered = [x for x in folder.glob("model_*.pth") if re.fullmatch(r"model_\d+", x.stem)]
+        files = [Path(tagged), final, *sorted(numbered, reverse=True)]
+        return [x for x in dict.fromkeys(files) if x.is_file()]
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_file(filename)
@@ -18,3 +95,26 @@ class SafeCheckpointer(DetectionCheckpointer):
             found = sorted(map(str, content)) if isinstance(content, dict) else type(content)
             raise ValueError(f"cannot resume from {filename}: found {found}, needed: 'model'")
         return content
+
+
+def replace_file(path: Path, content: Any) -> None:
+    """Write text, or else what ``torch.save`` takes, so that no reader ever sees half of it.
+
+    Raises:
+        RuntimeError: if it cannot be written; what was at ``path`` is then still there.
+    """
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    try:
+        with open(unfinished, "wb") as file:
+            if isinstance(content, str):
+                file.write(content.encode())
+            else:
+                torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise RuntimeError(
+            f"{path} could not be written ({error}); earlier files are untouched"
+        ) from error

@@ -21,22 +21,35 @@ class ModelEMA:
         model: the model to follow, without a distributed wrapper.
         decay: of the average, once ``it`` is far beyond ``warmup``.
         warmup: time constant in steps.
+        start_share: share of the weights the training started from in the result, all along.
+            Fine-tuned weights that are mixed with their start forget less of what they were made
+            for (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
 
     Raises:
-        ValueError: for a decay outside [0, 1).
+        ValueError: for a decay or a share outside [0, 1).
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9998, warmup: float = 2000.0):
-        if not 0 <= decay < 1:
-            raise ValueError(f"EMA decay {decay}; allowed: 0 <= decay < 1")
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        decay: float = 0.9998,
+        warmup: float = 2000.0,
+        start_share: float = 0.0,
+    ):
+        for name, value in (("decay", decay), ("start_share", start_share)):
+            if not 0 <= value < 1:
+                raise ValueError(f"EMA {name} {value}; allowed: 0 <= {name} < 1")
         self.model = model
         self.decay = decay
         self.warmup = warmup
+        self.start_share = start_share
         self.reset()
 
     def reset(self) -> None:
         """Start again from the model's present state."""
         self._state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self._start = {k: v.clone() for k, v in self._state.items()} if self.start_share else {}
 
     def new_value_weight(self, iteration: int) -> float:
         """Weight of the model's state in the average after step ``iteration`` (from 1)."""
@@ -50,7 +63,7 @@ class ModelEMA:
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 averaged.append(self._state[name])
-                current.append(value)
+                current.append(self._with_start(name, value))
             else:
                 self._state[name].copy_(value)  # counters have no meaningful average
         torch._foreach_lerp_(averaged, current, self.new_value_weight(iteration))
@@ -65,12 +78,29 @@ class ModelEMA:
         finally:
             self.model.load_state_dict(own)
 
+    def _with_start(self, name: str, value: Tensor) -> Tensor:
+        return torch.lerp(value, self._start[name], self.start_share) if self._start else value
+
     def state_dict(self) -> dict[str, Tensor]:
         return self._state
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         for name, value in state_dict.items():
             self._state[name].copy_(value)
+
+
+class StartOfEMA:
+    """Checkpointable of the weights that a share of an average stays at: a resume needs them."""
+
+    def __init__(self, ema: ModelEMA):
+        self.ema = ema
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.ema._start
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        for name, value in state_dict.items():
+            self.ema._start[name].copy_(value)
 
 
 class EMAHook(HookBase):

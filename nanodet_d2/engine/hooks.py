@@ -12,6 +12,8 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
+from nanodet_d2.checkpoint import replace_file
+
 from .report import draw_curves
 from .writers import loader_share
 
@@ -22,7 +24,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """detectron2's, which here remembers the best metric across a resume, in ``model_best.json``.
 
     The last checkpoint of a training is written before its last evaluation, so the metric cannot
-    be in it. And a resume goes on from the latest checkpoint, not from the best one.
+    be in it.
     """
 
     def before_train(self) -> None:
@@ -31,17 +33,14 @@ class BestCheckpointer(hooks.BestCheckpointer):
             self.best_metric, self.best_iter = best["value"], best["iteration"]
 
     def _best_checking(self) -> None:
-        latest = self._checkpointer.get_checkpoint_file()
         super()._best_checking()
-        if latest:
-            self._checkpointer.tag_last_checkpoint(os.path.basename(latest))
         if self.best_metric is not None:
             best = {
                 "metric": self._val_metric,
                 "value": self.best_metric,
                 "iteration": self.best_iter,
             }
-            self._file.write_text(json.dumps(best))
+            replace_file(self._file, json.dumps(best))
 
     @property
     def _file(self) -> Path:

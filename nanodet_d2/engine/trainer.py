@@ -8,11 +8,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
+
+_WINDOW = 20  # steps over which detectron2's writers smooth
 
 
 class Trainer(TrainerBase):
@@ -26,7 +29,9 @@ class Trainer(TrainerBase):
         data_loader: endless; with a method ``start_at(iteration)`` a resumed training gets the
             batches that it would have got next.
         log_period: steps from one reading to the next.
+        save_period: steps from one checkpoint to the next; the losses are read before each.
         amp: mixed precision (float16 with a scaled loss); CUDA only.
+        seed: whatever is random in the model's step k follows from seed, rank and k.
     """
 
     def __init__(
@@ -36,20 +41,35 @@ class Trainer(TrainerBase):
         optimizer: torch.optim.Optimizer,
         *,
         log_period: int = 1,
+        save_period: int = 0,
         amp: bool = False,
+        seed: int = 0,
     ):
         super().__init__()
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.log_period = log_period
+        self.read_periods = [period for period in (log_period, save_period) if period > 0]
+        self.seed = seed
         self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
         self._unread: list[tuple[int, dict[str, Tensor]]] = []  # iteration and its losses
+        self._resumed_losses: dict[str, list[tuple[int, float]]] = {}
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        if start_iter < max_iter:
+            super().train(start_iter, max_iter)
+            return
+        # All steps are done; what follows the last of them may not be.
+        self.iter = self.start_iter = self.max_iter = max_iter
+        with EventStorage(max_iter) as self.storage:
+            super().before_train()
+            self.after_train()
 
     def before_train(self) -> None:
         if hasattr(self.data_loader, "start_at"):
             self.data_loader.start_at(self.start_iter)
+        self._restore_losses()
         self._batches = iter(self.data_loader)
         super().before_train()
 
@@ -59,6 +79,8 @@ class Trainer(TrainerBase):
         start = time.perf_counter()
         data = next(self._batches)
         data_time = time.perf_counter() - start
+        state = np.random.SeedSequence((self.seed, comm.get_rank(), self.iter)).generate_state(1)
+        torch.manual_seed(int(state[0]))
 
         with torch.autocast("cuda", dtype=torch.float16, enabled=self.grad_scaler is not None):
             losses = self.model(data)
@@ -75,8 +97,8 @@ class Trainer(TrainerBase):
 
     def after_step(self) -> None:
         """Read the losses before the hooks that write them."""
-        last = self.iter + 1 >= self.max_iter
-        if last or (self.iter + 1) % self.log_period == 0:
+        done = self.iter + 1
+        if done >= self.max_iter or any(done % period == 0 for period in self.read_periods):
             self._read_losses()
         super().after_step()
 
@@ -107,6 +129,8 @@ class Trainer(TrainerBase):
 
     def state_dict(self) -> dict[str, Any]:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        state["seed"] = self.seed
+        state["losses"] = self._recent_losses()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
@@ -114,5 +138,23 @@ class Trainer(TrainerBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        self._resumed_losses = state_dict.get("losses", {})
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _recent_losses(self) -> dict[str, list[tuple[int, float]]]:
+        """(iteration, value) of the present losses: the log shows them smoothed over some steps."""
+        latest = {k: it for k, (_, it) in self.storage.latest().items() if "loss" in k}
+        newest = latest.get("total_loss")
+        return {
+            name: [(int(it), float(x)) for x, it in self.storage.history(name).values()[-_WINDOW:]]
+            for name, iteration in latest.items()
+            if iteration == newest
+        }
+
+    def _restore_losses(self) -> None:
+        for name, values in self._resumed_losses.items():
+            for iteration, value in values:
+                self.storage.iter = iteration
+                self.storage.put_scalar(name, value)
+        self.storage.iter = self.start_iter

@@ -16,7 +16,7 @@ from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
-from .ema import EMAHook, ModelEMA
+from .ema import EMAHook, ModelEMA, StartOfEMA
 from .evaluation import RAW_PREFIX, Evaluation
 from .hooks import (
     BestCheckpointer,
@@ -26,6 +26,7 @@ from .hooks import (
     InterruptCheckpointer,
     LoaderHint,
 )
+from .resume import ResumePoint, find_resume_point, resolve_seed
 from .trainer import Trainer
 from .validation_loss import ValidationLoss, build_validation_batches
 from .writers import build_writers
@@ -53,11 +54,13 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
 
     Args:
         cfg: with ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier`` and ``train``.
-        resume: go on from the last checkpoint in ``train.output_dir`` if there is one; else start
-            from ``train.init_checkpoint``.
+        resume: go on from the last checkpoint in ``train.output_dir`` if there is one, as if the
+            training had not been interrupted; else start from ``train.init_checkpoint``.
     """
+    resumed = find_resume_point(cfg.train.output_dir) if resume else None
+    resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
-        _be_deterministic(cfg)
+        _be_deterministic()
     model = _build_model(cfg)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
@@ -70,7 +73,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     ddp_model = create_ddp_model(model, **_ddp_arguments(cfg))
     trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
-    checkpointables = {"trainer": trainer} if ema is None else {"trainer": trainer, "ema": ema}
+    checkpointables = {"trainer": trainer}
+    if ema:
+        checkpointables["ema"] = ema
+        if ema.start_share:
+            checkpointables["ema_start"] = StartOfEMA(ema)
     checkpointer = SafeCheckpointer(ddp_model, cfg.train.output_dir, **checkpointables)
 
     results: dict[str, Any] = {}
@@ -80,18 +87,15 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         return results
 
     trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
-    start_iter = _load_start(cfg, model, ema, trainer, checkpointer, resume=resume)
+    start_iter = _load_start(cfg, model, ema, checkpointer, resumed)
     if start_iter >= cfg.train.max_iter:
-        logger.warning("Nothing to do: iteration %d of %d", start_iter, cfg.train.max_iter)
-        return results
+        logger.warning("No step left to do: %d of %d are done", start_iter, cfg.train.max_iter)
     with contextlib.suppress(EarlyStop):
         trainer.train(start_iter, cfg.train.max_iter)
     return results
 
 
-def _be_deterministic(cfg: DictConfig) -> None:
-    if cfg.train.seed < 0:
-        raise ValueError(f"train.deterministic needs a train.seed; found {cfg.train.seed}")
+def _be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
@@ -112,7 +116,15 @@ def _build_trainer(
         raise ValueError(
             f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}"
         )
-    return Trainer(model, loader, optimizer, log_period=cfg.train.log_period, amp=amp)
+    return Trainer(
+        model,
+        loader,
+        optimizer,
+        log_period=cfg.train.log_period,
+        save_period=cfg.train.checkpointer.period,
+        amp=amp,
+        seed=cfg.train.seed,
+    )
 
 
 def _build_hooks(
@@ -147,11 +159,13 @@ def _build_hooks(
 
 
 def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list[BestCheckpointer]:
-    period = cfg.train.eval_period
-    best = [BestCheckpointer(period, checkpointer, BEST_METRIC)]
+    period, folder = cfg.train.eval_period, checkpointer.save_dir
+    # A resume goes on from the latest checkpoint, not from the best: these are not tagged.
+    whole = SafeCheckpointer(checkpointer.model, folder, tag=False, **checkpointer.checkpointables)
+    best = [BestCheckpointer(period, whole, BEST_METRIC)]
     if cfg.train.ema.enabled and cfg.train.evaluate_raw:
         # Without the averaged weights, which would be loaded in place of the raw ones.
-        raw = SafeCheckpointer(checkpointer.model, checkpointer.save_dir)
+        raw = SafeCheckpointer(checkpointer.model, folder, tag=False)
         best.append(
             BestCheckpointer(period, raw, RAW_PREFIX + BEST_METRIC, file_prefix="model_best_raw")
         )
@@ -162,19 +176,19 @@ def _load_start(
     cfg: DictConfig,
     model: nn.Module,
     ema: ModelEMA | None,
-    trainer: Trainer,
     checkpointer: SafeCheckpointer,
-    *,
-    resume: bool,
+    resumed: ResumePoint | None,
 ) -> int:
     """Load what the training starts from and return its first iteration."""
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.resume_or_load("", resume=True)
-        return trainer.iter + 1  # a checkpoint names the last finished iteration
-    if resume:
-        logger.warning("No checkpoint in %s to resume from.", cfg.train.output_dir)
+    if resumed:
+        checkpointer.load(resumed.checkpoint)
+        logger.info("Resumed after %d steps from %s", resumed.steps, resumed.checkpoint)
+        if cfg.train.init_checkpoint:
+            logger.info("train.init_checkpoint was where the training began; it is not read again.")
+        return resumed.steps
     if cfg.train.init_checkpoint:
         load_weights(model, cfg.train.init_checkpoint)
+        logger.info("A new training starts from the weights of %s", cfg.train.init_checkpoint)
     else:
         logger.info("No train.init_checkpoint: training starts from random weights.")
     if ema:

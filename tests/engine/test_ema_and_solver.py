@@ -44,6 +44,20 @@ def test_average_by_hand():
     assert int(state["num_batches_tracked"]) == 5  # counters follow the model
 
 
+def test_a_share_stays_at_the_start():
+    layer, other = norm_layer(1.0), norm_layer(1.0)
+    plain, mixed = ModelEMA(layer, decay=0.9), ModelEMA(other, decay=0.9, start_share=0.25)
+    for step, value in enumerate([3.0, -2.0, 5.0], start=1):
+        set_state(layer, value)
+        set_state(other, value)
+        plain.update(step)
+        mixed.update(step)
+    expected = 0.25 * 1.0 + 0.75 * plain.state_dict()["weight"]
+    torch.testing.assert_close(mixed.state_dict()["weight"], expected)
+    with pytest.raises(ValueError, match="start_share 1; allowed: 0 <= start_share < 1"):
+        ModelEMA(layer, start_share=1)
+
+
 def test_average_is_applied_for_a_while_only():
     layer = norm_layer(1.0)
     ema = ModelEMA(layer)

@@ -1,0 +1,90 @@
+"""What a resumed training needs to go on as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "metrics.json"  # of detectron2's JSONWriter
+
+
+class ResumePoint(NamedTuple):
+    """Where an interrupted training goes on."""
+
+    checkpoint: str  # path
+    steps: int  # that are done
+    seed: int | None  # of the training; None if the checkpoint does not tell
+
+
+def find_resume_point(output_dir: str) -> ResumePoint | None:
+    """The newest checkpoint that is whole, the same on all ranks; None, with a warning, without.
+
+    The log of metrics is taken back to it.
+
+    Raises:
+        ValueError: if there are some, and all of them are damaged.
+    """
+    found: ResumePoint | ValueError | None = None
+    if comm.is_main_process():
+        try:
+            found = _find(output_dir)
+        except ValueError as error:
+            found = error
+    found = comm.all_gather(found)[0]
+    if isinstance(found, ValueError):
+        raise found
+    if found is None:
+        logger.warning("No checkpoint in %s to resume from.", output_dir)
+    return found
+
+
+def _find(output_dir: str) -> ResumePoint | None:
+    path = SafeCheckpointer(nn.Module(), output_dir).newest_whole_checkpoint()
+    if path is None:
+        rewind_log(output_dir, 0)
+        return None
+    trainer = read_file(path).get("trainer", {})
+    if "iteration" not in trainer:
+        raise ValueError(f"{path} is no checkpoint of a training; found no 'trainer' in it")
+    point = ResumePoint(path, trainer["iteration"] + 1, trainer.get("seed"))
+    rewind_log(output_dir, point.steps)
+    return point
+
+
+def resolve_seed(cfg: DictConfig, resumed: ResumePoint | None) -> None:
+    """Replace a negative ``train.seed``, in place: by the resumed one, else by a random one.
+
+    It decides all that is random in a training, so that a resumed one has to know it.
+    """
+    saved = resumed.seed if resumed else None
+    if cfg.train.seed < 0:
+        cfg.train.seed = comm.shared_random_seed() if saved is None else saved
+        logger.info("train.seed is %d", cfg.train.seed)
+    elif saved not in (None, cfg.train.seed):
+        logger.warning("train.seed is %d, and was %d before", cfg.train.seed, saved)
+
+
+def rewind_log(output_dir: str, steps: int) -> None:
+    """Drop the lines after so many steps, which are going to be written again, and a torn one."""
+    path = Path(output_dir) / LOG_FILE
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            iteration = json.loads(line)["iteration"]
+        except (ValueError, KeyError):
+            continue
+        if iteration < steps:
+            kept.append(line if line.endswith("\n") else line + "\n")
+    replace_file(path, "".join(kept))

@@ -1,0 +1,202 @@
+"""A training that is killed at any moment and resumed ends as one that was never stopped."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils.env import seed_all_rng
+
+from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
+from nanodet_d2.config import apply_overrides
+from nanodet_d2.engine import train
+from nanodet_d2.engine.resume import find_resume_point, rewind_log
+
+CONFIG = Path(__file__).parents[2] / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
+OVERRIDES = [
+    "data.input_size=[64,64]",
+    "dataloader.train.total_batch_size=4",
+    "dataloader.train.num_workers=1",
+    "dataloader.test.num_workers=0",
+    "model.aux_detach_iter=9",
+    "model.neck.out_channels=32",
+    "model.score_thresh=0.0",  # so that a model without skill detects something
+    "train.eval_period=10",
+    "train.checkpointer.period=3",
+    "train.log_period=2",
+    "train.max_iter=24",
+    "train.device=cpu",
+    "train.seed=1",
+    "+train.ema.settings.start_share=0.25",
+]
+TIMES = {"eta_seconds", "time", "data_time", "rank_data_time"}  # differ from run to run
+
+
+def run(overrides: list[str], output: str, *, resume: bool) -> None:
+    torch.set_num_threads(1)
+    logging.basicConfig(filename=f"{output}.log", level=logging.INFO)
+    seed_all_rng(1)  # as detectron2's default_setup does
+    cfg = apply_overrides(LazyConfig.load(str(CONFIG)), overrides)
+    cfg.train.output_dir = output
+    train(cfg, resume=resume)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Start a training in a process of its own, with torch imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nanodet_d2.engine"])
+
+    def start(overrides: list[str], output: Path, *, resume: bool):
+        process = context.Process(
+            target=run, args=(overrides, str(output)), kwargs={"resume": resume}
+        )
+        process.start()
+        return process
+
+    return start
+
+
+def outcome(folder: Path) -> tuple[dict, list[dict], dict]:
+    """What has to be the same: everything that is saved, the log but for its times, the best."""
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    log = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+    best = json.loads((folder / "model_best.json").read_text())
+    return read_file(str(folder / "model_final.pth")), log, best
+
+
+def assert_same(a, b, where: str = "") -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
+
+
+def test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills: int = 2):
+    overrides = [*OVERRIDES, *shapes_overrides]
+    begin = time.monotonic()
+    whole = start(overrides, tmp_path / "whole", resume=False)
+    whole.join()
+    seconds = time.monotonic() - begin
+    assert whole.exitcode == 0
+    expected = outcome(tmp_path / "whole")
+    assert [line["iteration"] for line in expected[1] if "total_loss" in line][-1] == 23
+    moments = random.Random(0)
+    for i in range(kills):
+        folder = tmp_path / str(i)
+        killed = start(overrides, folder, resume=False)
+        killed.join(moments.uniform(0.2, 1.0) * seconds)
+        killed.kill()  # SIGKILL
+        killed.join()
+        resumed = start(overrides, folder, resume=True)
+        resumed.join()
+        assert resumed.exitcode == 0, Path(f"{folder}.log").read_text()[-2000:]
+        assert_same(outcome(folder), expected)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(start, shapes_overrides, tmp_path):
+    test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills=20)
+
+
+@pytest.fixture
+def trained(shapes_overrides, tmp_path) -> Path:
+    overrides = [*OVERRIDES, *shapes_overrides, "train.max_iter=6", "train.eval_period=0"]
+    run(overrides, str(tmp_path / "out"), resume=False)
+    return tmp_path / "out"
+
+
+def test_a_torn_checkpoint_is_set_aside(trained, caplog):
+    for name in ("model_final.pth", "model_0000005.pth"):
+        content = (trained / name).read_bytes()
+        (trained / name).write_bytes(content[: len(content) // 2])
+    (trained / "model_0000008.pth.unfinished").write_bytes(b"half")
+    point = find_resume_point(str(trained))
+    assert (point.checkpoint, point.steps) == (str(trained / "model_0000002.pth"), 3)
+    for name in ("model_final.pth", "model_0000005.pth"):
+        assert f"set aside as {name}.damaged" in caplog.text
+        assert (trained / f"{name}.damaged").is_file()
+    assert not list(trained.glob("*.unfinished"))
+    lines = (trained / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1]
+
+    for file in trained.glob("*.pth"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint .* can be resumed from; found model_0000"):
+        find_resume_point(str(trained))
+
+
+def test_without_a_seed_a_resumed_training_keeps_its_own(shapes_overrides, tmp_path, trained):
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0", "train.seed=-1"]
+    run([*overrides, "train.max_iter=9"], str(trained), resume=True)
+    assert read_file(str(trained / "model_final.pth"))["trainer"]["seed"] == 1
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(trained, shapes_overrides, monkeypatch):
+    before = (trained / "model_0000005.pth").read_bytes()
+    real = torch.save
+
+    def full(content, file, *args, **kwargs):
+        file.write(b"some bytes")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    overrides = [*OVERRIDES, *shapes_overrides, "train.max_iter=12", "train.eval_period=0"]
+    with pytest.raises(RuntimeError, match="model_0000008.pth could not be written.*No space left"):
+        run(overrides, str(trained), resume=True)
+    monkeypatch.setattr(torch, "save", real)
+    assert (trained / "model_0000005.pth").read_bytes() == before
+    assert not list(trained.glob("*.unfinished"))
+    run(overrides, str(trained), resume=True)
+    assert read_file(str(trained / "model_final.pth"))["iteration"] == 11
+
+
+def test_a_file_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "file"
+    replace_file(path, "one")
+    replace_file(path, {"x": torch.ones(2)})
+    assert torch.equal(read_file(str(path))["x"], torch.ones(2))
+    with pytest.raises(RuntimeError, match="could not be written"):
+        replace_file(tmp_path / "absent" / "file", "one")
+
+
+def test_the_log_is_taken_back(tmp_path):
+    lines = ['{"iteration": 1, "lr": 1}', '{"iteration": 3}', '{"iteration": 5}', '{"iterat']
+    (tmp_path / "metrics.json").write_text("\n".join(lines))
+    rewind_log(str(tmp_path), 4)
+    assert (tmp_path / "metrics.json").read_text() == "\n".join(lines[:2]) + "\n"
+
+
+def test_best_checkpoints_are_not_resumed_from(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    SafeCheckpointer(model, str(tmp_path)).save("model_0000001")
+    SafeCheckpointer(model, str(tmp_path), tag=False).save("model_best")
+    newest = SafeCheckpointer(model, str(tmp_path)).newest_whole_checkpoint()
+    assert newest == str(tmp_path / "model_0000001.pth")
+
+
+def test_resume_and_fine_tune_say_what_they_did(trained, shapes_overrides, caplog):
+    caplog.set_level("INFO")
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0"]
+    init = f"train.init_checkpoint={trained / 'model_final.pth'}"
+    run([*overrides, init, "train.max_iter=7"], str(trained), resume=True)
+    assert "Resumed after 6 steps from" in caplog.text
+    assert "init_checkpoint was where the training began; it is not read again" in caplog.text
+    run([*overrides, init, "train.max_iter=1"], str(trained.parent / "again"), resume=False)
+    assert "A new training starts from the weights of" in caplog.text
