@@ -103,7 +103,9 @@ def build_optimizer(
     """An optimiser that clips the total gradient norm before each step.
 
     The clipping is part of the optimiser, so that it also happens under detectron2's own training
-    script. Nothing in it waits for the device.
+    script. Nothing in it waits for the device. From the first norm on that is not finite, a fused
+    optimiser leaves the weights as they are: a trainer that looks at the losses only now and then
+    finds those that went wrong.
 
     Args:
         params: parameters or parameter groups.
@@ -118,7 +120,12 @@ def build_optimizer(
         def clip(self: torch.optim.Optimizer, *_: Any) -> None:
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
             # A fused optimiser gets the gradients of mixed precision still multiplied by this.
-            norm = norm / getattr(self, "grad_scale", 1.0)
+            scale = getattr(self, "grad_scale", None)
+            if scale is not None:
+                norm = norm / scale
+            elif getattr(self, "_step_supports_amp_scaling", False):
+                broken = (~norm.isfinite()).float()
+                self.found_inf = torch.maximum(getattr(self, "found_inf", broken), broken)
             clip_grads_with_norm_(parameters, clip_grad_norm, norm)
 
         built.register_step_pre_hook(clip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
+
+from .nonfinite import StepLosses, save_report
 
 _WINDOW = 20  # steps over which detectron2's writers smooth
 
@@ -30,7 +32,9 @@ class Trainer(TrainerBase):
             batches that it would have got next.
         log_period: steps from one reading to the next.
         save_period: steps from one checkpoint to the next; the losses are read before each.
-        amp: mixed precision (float16 with a scaled loss); CUDA only.
+        amp: mixed precision (float16 with a scaled loss); CUDA only. Steps whose gradients overflow
+            are left out and counted, as ``amp_overflows``.
+        report_dir: where a loss that is not finite is reported, with what it takes to see it again.
         seed: whatever is random in the model's step k follows from seed, rank and k.
     """
 
@@ -43,6 +47,7 @@ class Trainer(TrainerBase):
         log_period: int = 1,
         save_period: int = 0,
         amp: bool = False,
+        report_dir: str | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -51,9 +56,12 @@ class Trainer(TrainerBase):
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.read_periods = [period for period in (log_period, save_period) if period > 0]
+        self.report_dir = report_dir
         self.seed = seed
+        self.amp_overflows = 0
         self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
-        self._unread: list[tuple[int, dict[str, Tensor]]] = []  # iteration and its losses
+        self._scale = self.grad_scaler.get_scale() if amp else 1.0
+        self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []  # with image files
         self._resumed_losses: dict[str, list[tuple[int, float]]] = {}
 
     def train(self, start_iter: int, max_iter: int) -> None:
@@ -93,7 +101,9 @@ class Trainer(TrainerBase):
             self.grad_scaler.scale(total).backward()
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
-        self._log(losses, data_time)
+        files = [str(x.get("file_name", "")) for x in data if isinstance(x, Mapping)]
+        self._unread.append((self.iter, files, {k: v.detach() for k, v in losses.items()}))
+        get_event_storage().put_scalar("data_time", data_time)
 
     def after_step(self) -> None:
         """Read the losses before the hooks that write them."""
@@ -102,30 +112,56 @@ class Trainer(TrainerBase):
             self._read_losses()
         super().after_step()
 
-    def _log(self, losses: Mapping[str, Tensor], data_time: float) -> None:
-        self._unread.append((self.iter, {k: v.detach() for k, v in losses.items()}))
-        get_event_storage().put_scalar("data_time", data_time)
-
     def _read_losses(self) -> None:
         """Hand the losses since the last reading to detectron2's event storage.
 
         The only place that waits for the device.
         """
         unread, self._unread = self._unread, []
-        values = iter(torch.stack([x for _, losses in unread for x in losses.values()]).tolist())
-        read = [(iteration, {k: next(values) for k in losses}) for iteration, losses in unread]
-        for iteration, losses in read:
-            if not all(map(math.isfinite, losses.values())):
-                raise FloatingPointError(f"loss is not finite in iteration {iteration}: {losses}")
-        ranks = comm.gather(read)
+        values = iter(torch.stack([x for *_, losses in unread for x in losses.values()]).tolist())
+        read = [
+            StepLosses(iteration, {k: next(values) for k in losses}, files)
+            for iteration, files, losses in unread
+        ]
+        ranks = comm.all_gather(read)
+        broken = [x for steps in ranks for x in steps if not x.finite]
+        if broken and not self._is_overflow():
+            self._report(min(broken, key=lambda x: x.iteration), read)
         if not comm.is_main_process():
             return
         storage = get_event_storage()
         for same_iteration in zip(*ranks):
-            storage.iter = same_iteration[0][0]
-            names = same_iteration[0][1]
-            means = {k: statistics.fmean(x[k] for _, x in same_iteration) for k in names}
+            if not all(x.finite for x in same_iteration):
+                continue
+            storage.iter = same_iteration[0].iteration
+            names = same_iteration[0].losses
+            means = {k: statistics.fmean(x.losses[k] for x in same_iteration) for k in names}
             storage.put_scalars(total_loss=sum(means.values()), **means)
+        storage.iter = self.iter
+        self._log_overflows(storage)
+
+    def _is_overflow(self) -> bool:
+        """Whether mixed precision may explain it: its scale can still fall."""
+        return self.grad_scaler is not None and self.grad_scaler.get_scale() >= 1
+
+    def _log_overflows(self, storage: EventStorage) -> None:
+        if self.grad_scaler is None:
+            return
+        scale = self.grad_scaler.get_scale()
+        if scale < self._scale:  # halved with each overflow
+            self.amp_overflows += round(math.log2(self._scale / scale))
+        self._scale = scale
+        storage.put_scalars(smoothing_hint=False, amp_scale=scale, amp_overflows=self.amp_overflows)
+
+    def _report(self, broken: StepLosses, read: Sequence[StepLosses]) -> None:
+        """End the training, on all ranks, in the words of the rank where it happened."""
+        where = ""
+        if self.report_dir is not None and broken in read:
+            where = f"; reported in {save_report(self, broken)}"
+        raise FloatingPointError(
+            f"loss is not finite in iteration {broken.iteration}: {broken.losses}, images "
+            f"{', '.join(broken.files) or 'unknown'}{where}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -133,6 +169,7 @@ class Trainer(TrainerBase):
         state["losses"] = self._recent_losses()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
+            state["amp_overflows"] = self.amp_overflows
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -141,6 +178,8 @@ class Trainer(TrainerBase):
         self._resumed_losses = state_dict.get("losses", {})
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+            self._scale = self.grad_scaler.get_scale()
+            self.amp_overflows = state_dict.get("amp_overflows", 0)
 
     def _recent_losses(self) -> dict[str, list[tuple[int, float]]]:
         """(iteration, value) of the present losses: the log shows them smoothed over some steps."""

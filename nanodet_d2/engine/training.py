@@ -123,6 +123,7 @@ def _build_trainer(
         log_period=cfg.train.log_period,
         save_period=cfg.train.checkpointer.period,
         amp=amp,
+        report_dir=cfg.train.output_dir,
         seed=cfg.train.seed,
     )
 

@@ -82,6 +82,31 @@ def test_a_bad_loss_ends_the_run_within_the_period_and_is_not_saved():
     assert trainer.iter == 9
 
 
+def test_overflows_of_mixed_precision_are_counted_and_left_out():
+    """On a CPU, whose scaler does the same as a GPU's."""
+    trainer = make(Trainer, batches(bad=6), log_period=5)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer._scale = 1024.0
+    trainer.train(0, 12)
+    assert torch.isfinite(trainer.model.weight).all()
+    assert trainer.amp_overflows == 1 and trainer.storage.history("amp_scale").latest() == 512
+    assert [x[1] for x in trainer.storage.history("loss_a").values()] == [*range(6), *range(7, 12)]
+    assert trainer.state_dict()["amp_overflows"] == 1
+
+
+def test_weights_stay_from_the_first_gradient_on_that_is_not_finite():
+    trainer = make(Trainer, batches(bad=6), log_period=5)
+    parameters = [trainer.model.weight]
+    arguments = dict(optimizer=torch.optim.SGD, clip_grad_norm=5.0, lr=0.01, fused=True)
+    trainer.optimizer = build_optimizer(parameters, **arguments)
+    with pytest.raises(FloatingPointError, match="iteration 6"):
+        trainer.train(0, 12)
+    other = make(Trainer)
+    other.optimizer = build_optimizer([other.model.weight], **arguments)
+    other.train(0, 6)
+    assert torch.equal(trainer.model.weight, other.model.weight)
+
+
 def test_gradients_of_mixed_precision_are_clipped_in_their_own_unit():
     """A GradScaler leaves a fused optimiser's gradients scaled, and says by how much."""
     parameter = nn.Parameter(torch.zeros(2))

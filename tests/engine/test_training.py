@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 
@@ -17,6 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import Evaluation, train
+from nanodet_d2.engine.nonfinite import replay
 from nanodet_d2.engine.validation_loss import build_validation_batches, validation_losses
 
 FAST = [
@@ -319,3 +321,27 @@ def test_the_console_shows_the_loaders_share_and_present_losses(config, caplog):
     assert len(lines) == 4 or len(lines) == 5
     assert "aux_loss_qfl" in lines[0] and "aux_loss_qfl" not in lines[-1]
     assert all("waiting for data" in x for x in lines[2:])
+
+
+def test_a_loss_that_is_not_finite_is_reported_and_can_be_seen_again(config, tmp_path):
+    cfg = config("train.max_iter=20", "train.log_period=5", "train.eval_period=0")
+    good = instantiate(cfg.dataloader.train.mapper)
+
+    def poisoned(record):
+        sample = good(record)
+        if sample["image_id"] == poisoned.image_id:
+            sample["image"] = sample["image"].float() * float("nan")
+        return sample
+
+    seen = list(itertools.islice(instantiate(cfg.dataloader.train), 8))
+    poisoned.image_id = seen[5][0]["image_id"]  # comes in iteration 5 at the latest
+    first = min(i for i, b in enumerate(seen) for x in b if x["image_id"] == poisoned.image_id)
+    cfg.dataloader.train.mapper = poisoned
+    with pytest.raises(FloatingPointError, match=f"not finite in iteration {first}: .*shapes"):
+        train(cfg)
+    report = tmp_path / "out" / f"nonfinite_{first:07d}.pth"
+    content = read_file(str(report))
+    assert content["files"] == [x["file_name"] for x in seen[first]]
+    model = instantiate(cfg.model).train()
+    assert all(content["model"][name].isfinite().all() for name, _ in model.named_parameters())
+    assert not any(x.isfinite() for x in replay(model, str(report)).values())
