@@ -19,6 +19,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from .broken import BrokenImages, Replacer, TrainLoader
 from .mixing import Mixer, Size
 
 Mapper = Callable[..., dict[str, Any]]
@@ -35,6 +36,8 @@ def build_train_loader(
     close_after: int | None = None,
     sizes: Sequence[Size] = (),
     repeat_threshold: float = 0.0,
+    max_broken_share: float = 0.05,
+    broken_file: str | None = None,
 ) -> DataLoader:
     """Endless batches, as lists of samples.
 
@@ -50,9 +53,12 @@ def build_train_loader(
             if empty. It has to be one that the network takes.
         repeat_threshold: classes in a smaller share of the images are repeated (Gupta et al.
             2019, "LVIS", section 4.1); off if 0.
+        max_broken_share: images that cannot be used are replaced by others, up to this share of
+            the data set. Beyond, the loader raises ``ValueError`` with their list.
+        broken_file: where they are listed; None for only the log.
 
     Raises:
-        ValueError: for a batch that does not divide among the ranks.
+        ValueError: for a batch that does not divide among the ranks, or a share outside 0 to 1.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -80,12 +86,13 @@ def build_train_loader(
     else:
         order = TrainingSampler(len(dataset), seed=seed)
     # Not detectron2's loader, in which the number of workers decides which samples share a batch.
-    return DataLoader(
+    return TrainLoader(
         samples,
         batch_sampler=BatchSampler(Positions(order), samples.batch_size, drop_last=True),
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
+        broken=BrokenImages(len(dataset), max_broken_share, broken_file),
     )
 
 
@@ -127,6 +134,7 @@ class Samples(Dataset):
         self.mixers = list(mixers)
         self.close_after = close_after
         self.sizes = [tuple(size) for size in sizes]
+        self.replace_broken = Replacer(len(self.records))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -142,7 +150,7 @@ class Samples(Dataset):
         if self.close_after is None or iteration < self.close_after:
             for mixer in self.mixers:
                 make = functools.partial(mixer, make, self._other)
-        return make(size)
+        return self.replace_broken.note(make(size))
 
     def _size(self, iteration: int) -> Size | None:
         """One size per iteration, the same on all ranks."""
@@ -152,8 +160,8 @@ class Samples(Dataset):
         return self.sizes[choice]
 
     def _map(self, index: int, size: Size | None) -> dict[str, Any]:
-        record = self.records[index]
-        return self.mapper(record) if size is None else self.mapper(record, size=size)
+        arguments = {} if size is None else {"size": size}
+        return self.replace_broken(lambda i: self.mapper(self.records[i], **arguments), index)
 
     def _other(self, size: Size) -> dict[str, Any]:
         return self._map(np.random.randint(len(self.records)), size)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
+
+from .images import MAX_PIXELS, check_max_pixels, read_image
 
 
 class DetectionMapper:
@@ -22,9 +23,11 @@ class DetectionMapper:
         image_format: "BGR" or "RGB".
         keep_empty_boxes: keep boxes that the augmentation left without area, as the reference
             does. Each of them takes a prior away from a real object.
+        max_pixels: an image file that declares more is refused before it is decoded.
 
     Raises:
-        ValueError: for an image that cannot be read; the message names its path.
+        ImageError: when called, for an image that cannot be used; the message names its path.
+        ValueError: for a ``max_pixels`` out of range.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class DetectionMapper:
         augmentations: Sequence[Augmentation],
         image_format: str = "BGR",
         keep_empty_boxes: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.is_train = is_train
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.keep_empty_boxes = keep_empty_boxes
+        self.max_pixels = check_max_pixels(max_pixels)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,7 +68,8 @@ class DetectionMapper:
         """
         sample = {k: v for k, v in dataset_dict.items() if k != "annotations"}
         annotations = dataset_dict.get("annotations", [])
-        inputs = AugInput(read_image(sample, self.image_format), boxes=_boxes(annotations))
+        image = read_image(sample, self.image_format, max_pixels=self.max_pixels)
+        inputs = AugInput(image, boxes=_boxes(annotations))
         augmentations = self.augmentations if size is None else self._resized(size)
         augmentations(inputs)
         image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
@@ -91,21 +97,6 @@ class DetectionMapper:
         kept = ~crowd if self.keep_empty_boxes else ~crowd & boxes.nonempty()
         sample["instances"] = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
         sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
-
-
-def read_image(dataset_dict: dict[str, Any], image_format: str) -> np.ndarray:
-    """The image (H, W, 3) uint8 of a data set dict; fills in ``height`` and ``width`` if absent.
-
-    Raises:
-        ValueError: if the file is missing, damaged, or not of the size that the dict tells.
-    """
-    path = dataset_dict["file_name"]
-    try:
-        image = detection_utils.read_image(path, format=image_format)
-        detection_utils.check_image_size(dataset_dict, image)
-    except (OSError, SyntaxError, ValueError, detection_utils.SizeMismatchError) as error:
-        raise ValueError(f"image {path} cannot be used: {error}") from error
-    return image
 
 
 def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -7,6 +7,8 @@ A split is one of these, and ``images``, the folder of its images:
 - ``yolo``: a folder of YOLO's text files, whose class names ``data.classes`` lists,
 
 or else ``name``, a data set that is registered in detectron2.
+
+``allow_outside`` lets the files name images outside that folder.
 """
 
 from __future__ import annotations
@@ -107,17 +109,26 @@ def _categories(source: _Source) -> dict[int, str]:
 def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
     classes = class_names(data)
     categories = _categories(source)
+    if source.form == "voc" and set(categories.values()) < set(classes):
+        # Its classes are those that its files happen to name.
+        source = source._replace(classes=tuple(classes))
+        categories = _categories(source)
     _require_same_classes(list(categories.values()), data, split)
     class_index = {key: classes.index(name) for key, name in categories.items()}
 
-    identity = repr((source, class_index)).encode()
+    allow_outside = bool(data.get("allow_outside", False))
+    identity = repr((source, class_index, allow_outside)).encode()
     stem = os.path.splitext(os.path.basename(os.path.normpath(source.annotations)))[0]
     name = f"{stem}_{zlib.crc32(identity):08x}"
     if name not in DatasetCatalog:
         DatasetCatalog.register(
             name,
             lambda: to_records(
-                _READERS[source.form](source), source.annotations, source.images, class_index
+                _READERS[source.form](source),
+                source.annotations,
+                source.images,
+                class_index,
+                allow_outside=allow_outside,
             ),
         )
         metadata = MetadataCatalog.get(name)
@@ -150,12 +161,15 @@ def _registered_classes(name: str) -> list[str]:
 def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str) -> None:
     expected = class_names(data)
     if set(found) != set(expected):
+        only = [x for x in found if x not in set(expected)]
+        lacking = [x for x in expected if x not in set(found)]
         raise ValueError(
             f"data.{split} has the classes {_short(found)}, but the model is for "
-            f"{_short(expected)}: give both data.train and data.val with the same classes"
+            f"{_short(expected)}: give both data.train and data.val with the same classes. "
+            f"Only in data.{split}: {_short(only)}; lacking in it: {_short(lacking)}"
         )
 
 
 def _short(names: list[str], limit: int = 12) -> str:
     tail = f", … ({len(names)} in all)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + tail
+    return (", ".join(names[:limit]) or "none") + tail
