@@ -66,7 +66,9 @@ def looks_like(path: str) -> str:
         return f"one file of {VOC}" if "<annotation" in text else "an XML file"
     lines = text.splitlines()
     if text[0] in "{[":
-        return "several json objects, one a line" if _is_json(lines[0]) else "a json file"
+        if len(lines) > 1 and _parsed(lines[0]) is not None:
+            return "several json objects, one a line"
+        return json_looks_like(_parsed(text)) or "a json file"
     if _YOLO_LINE.fullmatch(lines[0]):
         return f"one file of {YOLO}"
     if re.search(r"^(names|nc|train)\s*:", text, re.MULTILINE):
@@ -74,11 +76,12 @@ def looks_like(path: str) -> str:
     return "a table (CSV)" if lines[0].count(",") >= 4 else UNKNOWN
 
 
-def _is_json(text: str) -> bool:
+def _parsed(text: str) -> Any:
+    """Content of a json text; None if it is none, or only the start of one."""
     try:
-        return isinstance(json.loads(text), (dict, list))
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
 def _folder_looks_like(folder: Path) -> str:
