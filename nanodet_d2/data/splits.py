@@ -21,9 +21,11 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 
 from .coco import categories_by_id, read_coco_json, to_records
+from .images import image_size
 from .voc import read_voc
 from .yolo import read_yolo
 
@@ -66,11 +68,51 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
         name = data[split]["name"]
         _require_same_classes(_registered_classes(name), data, split)
         return name
+    _require_images(source, split)
+    return _register(source, data, split)
+
+
+def _require_images(source: _Source, split: str) -> None:
     if not source.images:
         raise ValueError(
             f"data.{split}.{source.form} needs data.{split}.images, the folder of its images"
         )
-    return _register(source, data, split)
+
+
+def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], str, str]:
+    """A split as it is, before anything in it is repaired.
+
+    Returns:
+        COCO content, what to call its source, and the folder of the images (empty for a
+        registered data set, whose paths are whole).
+    """
+    source = _source(data, split)
+    if source is None:
+        name = data[split]["name"]
+        return _registered_content(name), name, ""
+    _require_images(source, split)
+    source = _with_all_classes(source, data)
+    return _READERS[source.form](source), source.annotations, source.images
+
+
+def _registered_content(name: str) -> dict[str, Any]:
+    classes = _registered_classes(name)
+    images, annotations = [], []
+    for record in DatasetCatalog.get(name):
+        key = record.get("image_id", record["file_name"])
+        size = record.get("height"), record.get("width")
+        height, width = size if None not in size else image_size(record["file_name"])
+        images.append(
+            {"id": key, "file_name": record["file_name"], "height": height, "width": width}
+        )
+        for x in record.get("annotations", []):
+            box = BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYWH_ABS)
+            crowd, category = x.get("iscrowd", 0), x["category_id"]
+            annotations.append(
+                {"image_id": key, "category_id": category, "bbox": box, "iscrowd": crowd}
+            )
+    categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 class _Source(NamedTuple):
@@ -106,13 +148,19 @@ def _categories(source: _Source) -> dict[int, str]:
     return categories_by_id(_READERS[source.form](source), source.annotations)
 
 
+def _with_all_classes(source: _Source, data: Mapping[str, Any]) -> _Source:
+    """The source with the model's classes, where its own are only those that it happens to name."""
+    if source.form != "voc":
+        return source
+    classes = class_names(data)
+    fewer = set(_categories(source).values()) < set(classes)
+    return source._replace(classes=tuple(classes)) if fewer else source
+
+
 def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
     classes = class_names(data)
+    source = _with_all_classes(source, data)
     categories = _categories(source)
-    if source.form == "voc" and set(categories.values()) < set(classes):
-        # Its classes are those that its files happen to name.
-        source = source._replace(classes=tuple(classes))
-        categories = _categories(source)
     _require_same_classes(list(categories.values()), data, split)
     class_index = {key: classes.index(name) for key, name in categories.items()}
 
