@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
 import torch
 
 import nanodet_d2
@@ -17,12 +16,10 @@ def test_report_and_self_check(capsys):
     assert env.main() == 0
     lines = capsys.readouterr().out.splitlines()
     report = {line[:32].strip(): line[33:] for line in lines}
-    assert report["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert torch.__version__.startswith(report["torch"].partition("+")[0])
     assert nanodet_d2.__version__ in report["nanodet_d2"] and "cores" in report["device"]
     assert report["detectron2's operators"] in ("compiled", "Python only")
-    assert {
-        f"{x} (optional)" for x in ("onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx")
-    } <= (report.keys())
+    assert {"onnxruntime (optional)", "pnnx (optional)", "detectron2", "numpy"} <= report.keys()
     assert "a training step" in report["self-check"]
     assert float(report["self-check took"].split()[0]) >= 0
 
@@ -50,13 +47,22 @@ def test_a_failed_self_check_is_reported(monkeypatch, capsys):
     assert "FAILED on cpu: RuntimeError: scores fused differ by" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", ["nanodet_d2", "nanodet_d2.env", "nanodet_d2.doctor"])
-def test_without_detectron2_the_last_line_says_how_to_get_it(root, module):
-    code = (
-        f"import sys; sys.modules['detectron2'] = None; import runpy; runpy.run_module({module!r})"
-    )
+HIDDEN = """
+import runpy, sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name == "detectron2":
+            raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
+
+sys.meta_path.insert(0, Hidden())
+runpy.run_module("nanodet_d2.env")
+"""
+
+
+def test_without_detectron2_the_last_line_says_how_to_get_it(root):
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", HIDDEN],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},
