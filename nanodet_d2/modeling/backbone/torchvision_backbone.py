@@ -15,6 +15,8 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from nanodet_d2.checkpoint import read_file
+
 from .levels import (
     DEFAULT_STRIDES,
     IMAGENET,
@@ -186,8 +188,7 @@ def _create(
     what = f"torchvision's {model_name}"
     if checkpoint_path:
         network = torchvision.models.get_model(model_name, **arguments)
-        state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
+        network.load_state_dict(read_file(checkpoint_path))
         logger.info("Loaded weights of %s from %s", what, checkpoint_path)
         return network
     if not pretrained:
