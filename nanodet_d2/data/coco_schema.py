@@ -41,6 +41,24 @@ def _require_entry(entry: Any, fields: Mapping[str, tuple], where: str) -> None:
             raise ValueError(f"{where} has the {field} {_short(entry[field])}; allowed: {allowed}")
 
 
+def is_evaluable(content: Mapping[str, Any]) -> bool:
+    """Whether pycocotools can evaluate on a file as it is; it stops at annotations it cannot."""
+    return all(
+        isinstance(x, Mapping)
+        and all(is_key(x.get(key)) for key in ("id", "image_id", "category_id"))
+        and _is_box(x.get("bbox"))
+        for x in content["annotations"]
+    )
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(type(v) in (int, float) and abs(v) < math.inf for v in value)
+    )
+
+
 def is_key(value: Any) -> bool:
     """Whether a value can be an id: a whole number or a word."""
     return isinstance(value, str) or _is_whole(value)

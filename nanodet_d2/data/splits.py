@@ -25,6 +25,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 
 from .coco import categories_by_id, read_coco_json, to_records
+from .coco_schema import is_evaluable
 from .images import image_size
 from .voc import read_voc
 from .yolo import read_yolo
@@ -142,10 +143,20 @@ _READERS: dict[str, Callable[[_Source], dict[str, Any]]] = {
 }
 
 
-@functools.lru_cache(maxsize=32)
 def _categories(source: _Source) -> dict[int, str]:
-    """Category id -> name. Kept, unlike the content, which may be gigabytes."""
-    return categories_by_id(_READERS[source.form](source), source.annotations)
+    """Category id -> name."""
+    return _summary(source)[0]
+
+
+@functools.lru_cache(maxsize=32)
+def _summary(source: _Source) -> tuple[dict[int, str], bool]:
+    """Categories, and whether the files can be evaluated on as they are.
+
+    Kept, unlike the content, which may be gigabytes.
+    """
+    content = _READERS[source.form](source)
+    evaluable = source.form == "json" and is_evaluable(content)
+    return categories_by_id(content, source.annotations), evaluable
 
 
 def _with_all_classes(source: _Source, data: Mapping[str, Any]) -> _Source:
@@ -187,7 +198,7 @@ def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
             thing_colors=[_PALETTE[i % len(_PALETTE)] for i in range(len(classes))],
             thing_dataset_id_to_contiguous_id=class_index,
         )
-        if source.form == "json":
+        if _summary(source)[1]:  # else the evaluator writes what was repaired to a file
             metadata.json_file = source.annotations
     return name
 

@@ -7,13 +7,16 @@ import os
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from nanodet_d2.data import split_name
 from nanodet_d2.data.coco import read_coco_json
 from nanodet_d2.data.formats import looks_like
 from nanodet_d2.data.paths import image_path
+from nanodet_d2.engine import DetectionEvaluator
 
 
 @pytest.fixture
@@ -183,6 +186,33 @@ def test_classes_of_val_that_train_lacks_are_an_error_with_both_lists(folder):
         split_name(data, "val")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": None}, {"bbox": [1, 1, float("nan"), 4]}, {"bbox": "abcd"}, {"image_id": [0]},
+        {"category_id": {}}, 5,
+    ],
+)  # fmt: skip
+def test_evaluation_goes_on_beside_a_bad_annotation(folder, change):
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [2, 3, 20, 9], "area": 180}
+    bad = {**box, "id": 2, **change} if isinstance(change, dict) else change
+    images = str(folder / "images")
+    for name, boxes in (("good", [box]), ("bad", [box, bad])):
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(coco("a.png", annotations=boxes)))
+        split = {"name": "", "json": str(path), "images": images}
+        dataset = split_name({"train": split, "val": split}, "val")
+        evaluator = DetectionEvaluator(dataset, str(folder / name))
+        evaluator.reset()
+        (record,) = DatasetCatalog.get(dataset)
+        found = Instances((30, 40), scores=torch.tensor([0.9]), pred_classes=torch.tensor([0]))
+        found.pred_boxes = Boxes(torch.tensor([[2.0, 3.0, 22.0, 12.0]]))
+        evaluator.process([record], [{"instances": found}])
+        assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+        has_file = MetadataCatalog.get(dataset).json_file == str(path)
+        assert has_file == (name == "good")
+
+
 def voc(folder: Path, stem: str, *names: str) -> None:
     folder.mkdir(exist_ok=True)
     box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
@@ -204,6 +234,18 @@ def test_a_voc_val_that_shows_fewer_classes_is_fine_and_more_are_not(folder):
     assert [x["category_id"] for x in record["annotations"]] == [1]
     with pytest.raises(ValueError, match="Only in data.val: bird; lacking in it: cat"):
         split_name(data("more"), "val")
+
+
+def test_voc_files_name_no_image_outside(folder):
+    """Of what they name, only the stem counts, and it is looked up in the folder's listing."""
+    voc(folder / "train", "a", "cat")
+    text = (folder / "train" / "a.xml").read_text()
+    for name in ("../secret/c.png", str(folder / "secret" / "c.png")):
+        named = text.replace("<annotation>", f"<annotation><filename>{name}</filename>")
+        (folder / "train" / "lost.xml").write_text(named)
+        split = {"name": "", "voc": str(folder / "train"), "images": str(folder / "images")}
+        records = DatasetCatalog.get(split_name({"train": split, "val": split}, "train"))
+        assert [x["file_name"] for x in records] == [str(folder / "images" / "a.png")]
 
 
 def test_files_that_grow_when_read_are_refused_at_once(folder):
