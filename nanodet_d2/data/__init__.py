@@ -1,6 +1,7 @@
 """Data sets, augmentation and the mapper between them and the model."""
 
 from .color import RandomColor
+from .images import ImageError
 from .loader import build_train_loader
 from .mapper import DetectionMapper
 from .mixing import CopyPaste, MixUp, Mosaic
@@ -10,6 +11,7 @@ from .warp import RandomWarp, WarpTransform
 __all__ = [
     "CopyPaste",
     "DetectionMapper",
+    "ImageError",
     "MixUp",
     "Mosaic",
     "RandomColor",

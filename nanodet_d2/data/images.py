@@ -6,7 +6,6 @@ What becomes of each kind of file is one table in ``projects/nanodet_plus/README
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,7 +63,7 @@ def read_image(
             known, or not of the size that the dict tells.
     """
     path = dataset_dict["file_name"]
-    with _named(path), opened(path, max_pixels) as image:
+    with _named(path), _opened(path, max_pixels) as image:
         image.load()  # first: Pillow turns TIFF files by itself then, and says so in their EXIF
         turned = detection_utils._apply_exif_orientation(_in_8_bits(image))
         pixels = detection_utils.convert_PIL_to_numpy(turned, image_format)
@@ -78,7 +77,7 @@ def image_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`read_image`; but what follows the header is not looked at.
     """
-    with _named(path), opened(path, max_pixels) as image:
+    with _named(path), _opened(path, max_pixels) as image:
         width, height = image.size
         sideways = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
         if hasattr(image, "_tile_size"):  # a TIFF file, whose size Pillow 11 tells as shown
@@ -87,29 +86,24 @@ def image_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image, of which only the header has been read."""
     local = PathManager.get_local_path(path)
     if not os.path.isfile(local):  # a pipe or a device would never end
         raise OSError("no such file" if not os.path.exists(local) else "not a regular file")
     if os.path.getsize(local) == 0:
         raise OSError("the file is empty")
-    with warnings.catch_warnings():
-        # Pillow's warnings about size, EXIF and transparency: all of it is dealt with here.
-        warnings.simplefilter("ignore")
-        with open(local, "rb") as file, Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise OSError(f"{width} x {height} pixels declared, max_pixels is {max_pixels}")
-            yield image
+    with open(local, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise OSError(f"{width} x {height} pixels declared, max_pixels is {max_pixels}")
+        yield image
 
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except Exception as error:  # a decoder may raise anything on bytes that were made to fail
         if isinstance(error, UnidentifiedImageError):
             error = OSError(f"not an image of the formats {', '.join(FORMATS)}")

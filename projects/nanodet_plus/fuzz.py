@@ -186,7 +186,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", help="names; all if not given")
     parser.add_argument("--keep", default="fuzz_findings", help="folder for inputs of findings")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
     targets = make_targets(folder)
@@ -220,5 +219,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     logging.getLogger("nanodet_d2").setLevel(logging.ERROR)  # repairs are counted there
     sys.exit(main())
