@@ -121,6 +121,7 @@ def self_check(device: str) -> str:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     loss = sum(model([{**sample, "instances": truth}] * 2).values())
     loss.backward()
+    loss = loss.detach()
     optimizer.step()
     _require(torch.isfinite(loss), f"the loss is {loss}")
     moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.head.parameters()]
