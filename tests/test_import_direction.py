@@ -16,6 +16,8 @@ ALLOWED = {
     "engine": {"checkpoint", "compat"},
     "config.py": set(),
     "compat.py": set(),
+    "doctor": {"config", "data"},
+    "env.py": {"compat", "modeling"},
     "get_detectron2.py": set(),
     "visualization.py": set(),
 }

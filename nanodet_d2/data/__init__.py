@@ -2,6 +2,7 @@
 
 from .cache import ImageCache
 from .color import RandomColor
+from .images import ImageError
 from .loader import build_train_loader
 from .mapper import DetectionMapper
 from .mixing import CopyPaste, MixUp, Mosaic
@@ -12,6 +13,7 @@ __all__ = [
     "CopyPaste",
     "DetectionMapper",
     "ImageCache",
+    "ImageError",
     "MixUp",
     "Mosaic",
     "RandomColor",

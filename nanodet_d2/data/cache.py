@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from .images import ImageError, image_size
 
 Record = dict[str, Any]
 STORAGES = ("ram", "disk")
@@ -51,7 +52,7 @@ class ImageCache:
         """Reserve the room for the images of all records.
 
         Args:
-            records: with ``file_name``, and ``height`` and ``width`` or else a readable image.
+            records: with ``file_name``, and ``height`` and ``width``, else those of the files.
             image_format: in which they are going to be read.
 
         Raises:
@@ -133,8 +134,11 @@ class ImageCache:
 def _pixels(record: Record) -> int:
     if "height" in record and "width" in record:
         return int(record["height"]) * int(record["width"])
-    with Image.open(record["file_name"]) as image:  # reads the header only
-        return image.height * image.width
+    try:
+        height, width = image_size(record["file_name"])
+    except ImageError:  # said when it is read, and then not kept
+        return 0
+    return height * width
 
 
 def _fingerprint(names: Sequence[str], image_format: str) -> str:

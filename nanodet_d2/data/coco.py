@@ -18,13 +18,15 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from .coco_schema import is_key, require_coco
 from .files import Problems
+from .formats import COCO, json_looks_like, looks_like
+from .paths import image_path, require_files
 
 logger = logging.getLogger(__name__)
 
 MIN_SIDE = 1.0  # pixels; the reference drops boxes that are narrower or lower
 CLIP_TOLERANCE = 0.5  # pixels; files round their numbers, which is not worth a word
-_LISTS = ("images", "annotations", "categories")
 
 
 def read_coco_json(json_file: str) -> dict[str, list[dict[str, Any]]]:
@@ -35,31 +37,27 @@ def read_coco_json(json_file: str) -> dict[str, list[dict[str, Any]]]:
         ValueError: if it is not COCO; the message says what was found.
     """
     path = PathManager.get_local_path(json_file)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise FileNotFoundError(f"annotation file {json_file} not found")
+    if not os.path.isfile(path):
+        raise ValueError(f"annotation file {json_file} is no file: it is {looks_like(path)}")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"annotation file {json_file} is not valid json: {error}") from error
-    keys = sorted(content) if isinstance(content, dict) else type(content).__name__
-    if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in _LISTS):
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"annotation file {json_file} is not COCO: found {keys}, "
-            f"needed: an object with the lists {', '.join(_LISTS)}"
-        )
-    for name, fields in (
-        ("images", ("id", "file_name", "width", "height")),
-        ("categories", ("id", "name")),
-    ):
-        for entry in content[name]:
-            missing = [field for field in fields if field not in entry]
-            if missing:
-                raise ValueError(
-                    f"annotation file {json_file}: {name} entry {entry} lacks {missing}"
-                )
-    if not content["categories"]:
-        raise ValueError(f"annotation file {json_file} has no categories; needed: one or more")
+            f"annotation file {json_file} is not valid json: {error}; it looks like "
+            f"{looks_like(path)}"
+        ) from error
+    try:
+        require_coco(content, json_file)
+    except ValueError as error:
+        raise ValueError(f"{error}{_guess(content)}") from error
     return content
+
+
+def _guess(content: Any) -> str:
+    guess = json_looks_like(content)
+    return "" if guess in (None, COCO) else f"; it looks like {guess}"
 
 
 def categories_by_id(content: Mapping[str, Any], source: str) -> dict[int, str]:
@@ -72,7 +70,12 @@ def categories_by_id(content: Mapping[str, Any], source: str) -> dict[int, str]:
 
 
 def to_records(
-    content: Mapping[str, Any], source: str, image_root: str, class_index: Mapping[int, int]
+    content: Mapping[str, Any],
+    source: str,
+    image_root: str,
+    class_index: Mapping[int, int],
+    *,
+    allow_outside: bool = False,
 ) -> list[dict[str, Any]]:
     """Turn a COCO file's content into detectron2's data set dicts, by ascending image id.
 
@@ -86,6 +89,7 @@ def to_records(
         source: where it is from, for messages.
         image_root: folder that the files' names are relative to.
         class_index: category id -> class in [0, C).
+        allow_outside: names and links may lead out of ``image_root``.
 
     Returns:
         per image ``file_name``, ``image_id``, ``height``, ``width`` and ``annotations``, each
@@ -93,71 +97,80 @@ def to_records(
 
     Raises:
         FileNotFoundError: for images that are not there; the message names them.
-        ValueError: for an image id twice.
+        ValueError: for an image id twice, or images outside ``image_root``.
     """
     problems = copy.deepcopy(content.get("problems", Problems()))
-    records = _image_records(content["images"], source, image_root)
-    for annotation in content["annotations"]:
-        where = f"annotation {annotation.get('id')}"
-        category = annotation.get("category_id")
-        if category not in class_index:
-            problems.add("annotations of an unknown category, dropped", f"{where}: {category}")
-            continue
-        record = records.get(annotation.get("image_id"))
-        if record is None:
-            problems.add("annotations of an unknown image, dropped", where)
-            continue
-        size = record["width"], record["height"]
-        box = _clean_box(annotation.get("bbox"), *size, problems, where)
-        if box is not None and annotation.get("area", 1) > 0:
-            crowd = bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0))
-            record["annotations"].append(
-                {
-                    "bbox": box,
-                    "bbox_mode": BoxMode.XYXY_ABS,
-                    "category_id": class_index[category],
-                    "iscrowd": int(crowd),
-                }
-            )
+    records = _image_records(content["images"], source, image_root, allow_outside)
+    paths = [record["file_name"] for record in records.values()]
+    require_files(paths, image_root, source, allow_outside=allow_outside)
+    add_annotations(records, content["annotations"], class_index, problems)
     if problems:
         logger.warning("%s: %s", source, problems)
     return [records[key] for key in sorted(records)]
 
 
 def _image_records(
-    images: Sequence[Mapping[str, Any]], json_file: str, image_root: str
+    images: Sequence[Mapping[str, Any]], source: str, image_root: str, allow_outside: bool
 ) -> dict[Any, dict[str, Any]]:
     records: dict[Any, dict[str, Any]] = {}
-    for image in images:
+    for i, image in enumerate(images):
         if image["id"] in records:
-            raise ValueError(f"annotation file {json_file} has the image id {image['id']} twice")
+            raise ValueError(f"annotation file {source} has the image id {image['id']} twice")
+        try:
+            path = image_path(image_root, image["file_name"], allow_outside=allow_outside)
+        except ValueError as error:
+            raise ValueError(f"annotation file {source}: images[{i}]: {error}") from error
         records[image["id"]] = {
-            "file_name": os.path.join(image_root, image["file_name"]),
+            "file_name": path,
             "image_id": image["id"],
-            "height": image["height"],
-            "width": image["width"],
+            "height": int(image["height"]),
+            "width": int(image["width"]),
             "annotations": [],
         }
-    _require_files([record["file_name"] for record in records.values()], json_file)
     return records
 
 
-def _require_files(paths: Sequence[str], json_file: str) -> None:
-    """Raise unless every local path exists; lists each folder once, which is fast on any disk."""
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if "://" in folder:
-            continue  # not local: found out when it is read
-        if folder not in folders:
-            folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if name not in folders[folder]:
-            missing.append(path)
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of the {len(paths)} images of {json_file} are missing, "
-            f"the first: {', '.join(missing[:3])}"
+def add_annotations(
+    records: Mapping[Any, dict[str, Any]],
+    annotations: Sequence[Any],
+    class_index: Mapping[Any, int],
+    problems: Problems,
+) -> None:
+    """Add COCO annotations to the records of their images; what is wrong goes to ``problems``.
+
+    Args:
+        records: image id -> data set dict.
+        class_index: category id -> class in [0, C).
+    """
+    for i, annotation in enumerate(annotations):
+        if not isinstance(annotation, Mapping):
+            problems.add("annotations that are no objects, dropped", f"annotations[{i}]")
+            continue
+        where = f"annotation {annotation.get('id', f'number {i}')}"
+        category, image = annotation.get("category_id"), annotation.get("image_id")
+        if not is_key(category) or category not in class_index:
+            problems.add("annotations of an unknown category, dropped", f"{where}: {category}")
+            continue
+        record = records.get(image) if is_key(image) else None
+        if record is None:
+            problems.add("annotations of an unknown image, dropped", where)
+            continue
+        size = record["width"], record["height"]
+        box = _clean_box(annotation.get("bbox"), *size, problems, where)
+        if box is None:
+            continue
+        area = annotation.get("area")
+        if isinstance(area, (int, float)) and area <= 0:
+            problems.add("annotations of area 0, dropped", where)
+            continue
+        crowd = any(annotation.get(key) in (1, True, "1") for key in ("iscrowd", "ignore"))
+        record["annotations"].append(
+            {
+                "bbox": box,
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": class_index[category],
+                "iscrowd": int(crowd),
+            }
         )
 
 
@@ -166,8 +179,10 @@ def _clean_box(
 ) -> list[float] | None:
     """XYXY clipped to the image, or None where nothing is left."""
     try:
+        if not isinstance(xywh, (list, tuple)):
+            raise TypeError
         x, y, w, h = (float(v) for v in xywh)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         problems.add("boxes that are not four numbers, dropped", where)
         return None
     if not np.isfinite([x, y, w, h]).all():

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation, NoOpTransform, Transform
 
+from .checks import require_number, require_range
+
 Range = Sequence[float]
 
 
@@ -58,11 +60,9 @@ class RandomColor(Augmentation):
         saturation: Range = (0.5, 1.2),
     ):
         super().__init__()
-        if not 0 <= brightness <= 1:
-            raise ValueError(f"RandomColor brightness {brightness}; allowed: 0 to 1")
-        for name, value in (("contrast", contrast), ("saturation", saturation)):
-            if len(value) != 2 or not 0 <= value[0] <= value[1]:
-                raise ValueError(f"RandomColor {name} {list(value)}; allowed: 0 <= low <= high")
+        require_number("RandomColor brightness", brightness, 0, 1)
+        require_range("RandomColor contrast", contrast, 0)
+        require_range("RandomColor saturation", saturation, 0)
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation

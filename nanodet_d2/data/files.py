@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from .images import ImageError, image_size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_EXIF_ORIENTATION = 0x0112
-_EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 
 
 class Problems:
@@ -21,18 +19,20 @@ class Problems:
         self._counts: collections.Counter[str] = collections.Counter()
         self._first: dict[str, str] = {}
 
-    def add(self, what: str, where: str) -> None:
-        self._counts[what] += 1
-        self._first.setdefault(what, where)
+    def add(self, what: str, where: str, count: int = 1) -> None:
+        if count:
+            self._counts[what] += count
+            self._first.setdefault(what, where)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
+    def __iter__(self) -> Iterator[tuple[str, int, str]]:
+        """(what, how often, where first), by name."""
+        return ((what, n, self._first[what]) for what, n in sorted(self._counts.items()))
+
     def __str__(self) -> str:
-        return "; ".join(
-            f"{count} {what} (first: {self._first[what]})"
-            for what, count in sorted(self._counts.items())
-        )
+        return "; ".join(f"{count} {what} (first: {first})" for what, count, first in self)
 
 
 def relative_files(folder: str, suffixes: Sequence[str]) -> list[Path]:
@@ -47,7 +47,8 @@ def relative_files(folder: str, suffixes: Sequence[str]) -> list[Path]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         found += [Path(root, x) for x in names if os.path.splitext(x)[1].lower() in suffixes]
-    return sorted(path.relative_to(folder) for path in found)
+    # Regular files only: a pipe or a device would never end.
+    return sorted(path.relative_to(folder) for path in found if path.is_file())
 
 
 def find_images(folder: str) -> dict[str, str]:
@@ -56,13 +57,10 @@ def find_images(folder: str) -> dict[str, str]:
     return {path.with_suffix("").as_posix(): path.as_posix() for path in files}
 
 
-def image_size(path: Path, problems: Problems) -> tuple[int, int] | None:
+def listed_image_size(path: Path, problems: Problems) -> tuple[int, int] | None:
     """(height, width) from an image's header, as it is shown; None if it is no image."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            sideways = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        problems.add("images that cannot be read, left out", f"{path}: {error}")
+        return image_size(str(path))
+    except ImageError as error:
+        problems.add("images that cannot be read, left out", f"{path}: {error.reason}")
         return None
-    return (width, height) if sideways else (height, width)

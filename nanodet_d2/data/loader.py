@@ -20,6 +20,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from .broken import BrokenImages, Replacer
 from .cache import ImageCache
 from .mixing import Mixer, Size
 
@@ -38,6 +39,8 @@ def build_train_loader(
     sizes: Sequence[Size] = (),
     repeat_threshold: float = 0.0,
     cache: ImageCache | None = None,
+    max_broken_share: float = 0.05,
+    broken_file: str | None = None,
 ) -> TrainLoader:
     """Endless batches, as lists of samples.
 
@@ -54,9 +57,12 @@ def build_train_loader(
         repeat_threshold: classes in a smaller share of the images are repeated (Gupta et al.
             2019, "LVIS", section 4.1); off if 0.
         cache: keeps the decoded images; the mapper is a ``DetectionMapper`` then.
+        max_broken_share: images that cannot be used are replaced by others, up to this share of
+            the data set. Beyond, the loader raises ``ValueError`` with their list.
+        broken_file: where they are listed; None for only the log.
 
     Raises:
-        ValueError: for a batch that does not divide among the ranks.
+        ValueError: for a batch that does not divide among the ranks, or a share outside 0 to 1.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -92,11 +98,24 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
+        broken=BrokenImages(len(dataset), max_broken_share, broken_file),
     )
 
 
 class TrainLoader(DataLoader):
-    """Not detectron2's, in which the number of workers decides which samples share a batch."""
+    """Takes the notes on broken images off the samples of its batches.
+
+    Not detectron2's loader, in which the number of workers decides which samples share a batch.
+    """
+
+    def __init__(self, *args: Any, broken: BrokenImages, **kwargs: Any):
+        self.broken = broken
+        super().__init__(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for batch in super().__iter__():
+            self.broken.take_notes(batch)
+            yield batch
 
     def start_at(self, iteration: int) -> None:
         """Begin the next pass with the batch of this iteration."""
@@ -143,6 +162,7 @@ class Samples(Dataset):
         self.mixers = list(mixers)
         self.close_after = close_after
         self.sizes = [tuple(size) for size in sizes]
+        self.replace_broken = Replacer(len(self.records))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -158,7 +178,7 @@ class Samples(Dataset):
         if self.close_after is None or iteration < self.close_after:
             for mixer in self.mixers:
                 make = functools.partial(mixer, make, self._other)
-        return make(size)
+        return self.replace_broken.note(make(size))
 
     def _size(self, iteration: int) -> Size | None:
         """One size per iteration, the same on all ranks."""
@@ -168,8 +188,8 @@ class Samples(Dataset):
         return self.sizes[choice]
 
     def _map(self, index: int, size: Size | None) -> dict[str, Any]:
-        record = self.records[index]
-        return self.mapper(record) if size is None else self.mapper(record, size=size)
+        arguments = {} if size is None else {"size": size}
+        return self.replace_broken(lambda i: self.mapper(self.records[i], **arguments), index)
 
     def _other(self, size: Size) -> dict[str, Any]:
         return self._map(np.random.randint(len(self.records)), size)

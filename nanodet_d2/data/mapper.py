@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from .cache import ImageCache
+from .images import MAX_PIXELS, check_max_pixels, read_image
 
 
 class DetectionMapper:
@@ -25,9 +26,14 @@ class DetectionMapper:
         image_format: "BGR" or "RGB".
         keep_empty_boxes: keep boxes that the augmentation left without area, as the reference
             does. Each of them takes a prior away from a real object.
+        max_pixels: an image file that declares more is refused before it is decoded.
+        reduced_jpeg: decode JPEG files at a half, a quarter or an eighth of their size where that
+            is still as large as the sample. Faster for large images, at less than a pixel's shift.
+            Not for evaluation.
 
     Raises:
-        ValueError: for an image that cannot be read; the message names its path.
+        ImageError: when called, for an image that cannot be used; the message names its path.
+        ValueError: for a ``max_pixels`` out of range.
     """
 
     def __init__(
@@ -37,15 +43,25 @@ class DetectionMapper:
         augmentations: Sequence[Augmentation],
         image_format: str = "BGR",
         keep_empty_boxes: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        reduced_jpeg: bool = False,
     ):
         self.is_train = is_train
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.keep_empty_boxes = keep_empty_boxes
+        self.max_pixels = check_max_pixels(max_pixels)
+        self.reduced_jpeg = reduced_jpeg
         self.cache: ImageCache | None = None
 
     def with_cache(self, cache: ImageCache) -> DetectionMapper:
-        """The same mapper, whose images are kept in a cache that is prepared for them."""
+        """The same mapper, whose images are kept in a cache that is prepared for them.
+
+        Raises:
+            ValueError: with ``reduced_jpeg``, whose images depend on the sample's size.
+        """
+        if self.reduced_jpeg:
+            raise ValueError("an image cache keeps whole images: reduced_jpeg has to be false")
         other = copy.copy(self)
         other.cache = cache
         return other
@@ -73,7 +89,10 @@ class DetectionMapper:
         """
         sample = {k: v for k, v in dataset_dict.items() if k != "annotations"}
         annotations = dataset_dict.get("annotations", [])
-        inputs = AugInput(self._read(sample), boxes=_boxes(annotations))
+        image = self._read(sample, size)
+        # Of the image as it was read, which may be a fraction of the file's size.
+        scale = np.tile(image.shape[1::-1], 2) / np.tile([sample["width"], sample["height"]], 2)
+        inputs = AugInput(image, boxes=_boxes(annotations) * scale)
         augmentations = self.augmentations if size is None else self._resized(size)
         augmentations(inputs)
         image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
@@ -82,10 +101,13 @@ class DetectionMapper:
             self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
         return sample
 
-    def _read(self, sample: dict[str, Any]) -> np.ndarray:
-        if self.cache is None:
-            return read_image(sample, self.image_format)
-        return self.cache.read(sample, lambda x: read_image(x, self.image_format))
+    def _read(self, sample: dict[str, Any], size: tuple[int, int] | None) -> np.ndarray:
+        reader = functools.partial(
+            read_image, image_format=self.image_format, max_pixels=self.max_pixels
+        )
+        if self.cache is not None:
+            return self.cache.read(sample, reader)
+        return reader(sample, at_least=(size or self.size) if self.reduced_jpeg else None)
 
     def _resized(self, size: tuple[int, int]) -> AugmentationList:
         return AugmentationList(
@@ -106,21 +128,6 @@ class DetectionMapper:
         kept = ~crowd if self.keep_empty_boxes else ~crowd & boxes.nonempty()
         sample["instances"] = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
         sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
-
-
-def read_image(dataset_dict: dict[str, Any], image_format: str) -> np.ndarray:
-    """The image (H, W, 3) uint8 of a data set dict; fills in ``height`` and ``width`` if absent.
-
-    Raises:
-        ValueError: if the file is missing, damaged, or not of the size that the dict tells.
-    """
-    path = dataset_dict["file_name"]
-    try:
-        image = detection_utils.read_image(path, format=image_format)
-        detection_utils.check_image_size(dataset_dict, image)
-    except (OSError, SyntaxError, ValueError, detection_utils.SizeMismatchError) as error:
-        raise ValueError(f"image {path} cannot be used: {error}") from error
-    return image
 
 
 def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:

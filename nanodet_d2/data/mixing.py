@@ -13,6 +13,8 @@ import torch
 from detectron2.structures import Boxes, Instances, pairwise_ioa
 from torch import Tensor
 
+from .checks import require_number
+
 Size = tuple[int, int]  # height, width
 Make = Callable[[Size], dict[str, Any]]
 
@@ -28,8 +30,7 @@ class Mixer:
     """
 
     def __init__(self, probability: float):
-        if not 0 <= probability <= 1:
-            raise ValueError(f"{type(self).__name__} probability {probability}; allowed: 0 to 1")
+        require_number(f"{type(self).__name__} probability", probability, 0, 1)
         self.probability = probability
 
     def __call__(self, make: Make, other: Make, size: Size) -> dict[str, Any]:
@@ -57,8 +58,7 @@ class Mosaic(Mixer):
 
     def __init__(self, probability: float = 1.0, center: float = 0.25):
         super().__init__(probability)
-        if not 0 < center <= 0.5:
-            raise ValueError(f"Mosaic center {center}; allowed: above 0, at most 0.5")
+        require_number("Mosaic center", center, 0, 0.5, above_low=True)
         self.center = center
 
     def mix(self, make: Make, other: Make, size: Size) -> dict[str, Any]:
@@ -96,8 +96,7 @@ class MixUp(Mixer):
 
     def __init__(self, probability: float = 1.0, alpha: float = 8.0):
         super().__init__(probability)
-        if alpha <= 0:
-            raise ValueError(f"MixUp alpha {alpha}; allowed: above 0")
+        require_number("MixUp alpha", alpha, 0, above_low=True)
         self.alpha = alpha
 
     def mix(self, make: Make, other: Make, size: Size) -> dict[str, Any]:
@@ -118,13 +117,13 @@ class CopyPaste(Mixer):
         max_hidden: share of an object's area that may be hidden by a pasted one.
 
     Raises:
-        ValueError: for a ``max_objects`` below 1.
+        ValueError: for a ``max_objects`` below 1, or a ``max_hidden`` outside 0 to 1.
     """
 
     def __init__(self, probability: float = 1.0, max_objects: int = 5, max_hidden: float = 0.3):
         super().__init__(probability)
-        if max_objects < 1:
-            raise ValueError(f"CopyPaste max_objects {max_objects}; allowed: 1 or more")
+        require_number("CopyPaste max_objects", max_objects, 1, whole=True)
+        require_number("CopyPaste max_hidden", max_hidden, 0, 1)
         self.max_objects = max_objects
         self.max_hidden = max_hidden
 

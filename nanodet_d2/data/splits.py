@@ -7,6 +7,8 @@ A split is one of these, and ``images``, the folder of its images:
 - ``yolo``: a folder of YOLO's text files, whose class names ``data.classes`` lists,
 
 or else ``name``, a data set that is registered in detectron2.
+
+``allow_outside`` lets the files name images outside that folder.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 
 from .coco import categories_by_id, read_coco_json, to_records
+from .coco_schema import is_evaluable
+from .images import image_size
 from .voc import read_voc
 from .yolo import read_yolo
 
@@ -64,11 +69,51 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
         name = data[split]["name"]
         _require_same_classes(_registered_classes(name), data, split)
         return name
+    _require_images(source, split)
+    return _register(source, data, split)
+
+
+def _require_images(source: _Source, split: str) -> None:
     if not source.images:
         raise ValueError(
             f"data.{split}.{source.form} needs data.{split}.images, the folder of its images"
         )
-    return _register(source, data, split)
+
+
+def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], str, str]:
+    """A split as it is, before anything in it is repaired.
+
+    Returns:
+        COCO content, what to call its source, and the folder of the images (empty for a
+        registered data set, whose paths are whole).
+    """
+    source = _source(data, split)
+    if source is None:
+        name = data[split]["name"]
+        return _registered_content(name), name, ""
+    _require_images(source, split)
+    source = _with_all_classes(source, data)
+    return _READERS[source.form](source), source.annotations, source.images
+
+
+def _registered_content(name: str) -> dict[str, Any]:
+    classes = _registered_classes(name)
+    images, annotations = [], []
+    for record in DatasetCatalog.get(name):
+        key = record.get("image_id", record["file_name"])
+        size = record.get("height"), record.get("width")
+        height, width = size if None not in size else image_size(record["file_name"])
+        images.append(
+            {"id": key, "file_name": record["file_name"], "height": height, "width": width}
+        )
+        for x in record.get("annotations", []):
+            box = BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYWH_ABS)
+            crowd, category = x.get("iscrowd", 0), x["category_id"]
+            annotations.append(
+                {"image_id": key, "category_id": category, "bbox": box, "iscrowd": crowd}
+            )
+    categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 class _Source(NamedTuple):
@@ -98,26 +143,51 @@ _READERS: dict[str, Callable[[_Source], dict[str, Any]]] = {
 }
 
 
-@functools.lru_cache(maxsize=32)
 def _categories(source: _Source) -> dict[int, str]:
-    """Category id -> name. Kept, unlike the content, which may be gigabytes."""
-    return categories_by_id(_READERS[source.form](source), source.annotations)
+    """Category id -> name."""
+    return _summary(source)[0]
+
+
+@functools.lru_cache(maxsize=32)
+def _summary(source: _Source) -> tuple[dict[int, str], bool]:
+    """Categories, and whether the files can be evaluated on as they are.
+
+    Kept, unlike the content, which may be gigabytes.
+    """
+    content = _READERS[source.form](source)
+    evaluable = source.form == "json" and is_evaluable(content)
+    return categories_by_id(content, source.annotations), evaluable
+
+
+def _with_all_classes(source: _Source, data: Mapping[str, Any]) -> _Source:
+    """The source with the model's classes, where its own are only those that it happens to name."""
+    if source.form != "voc":
+        return source
+    classes = class_names(data)
+    fewer = set(_categories(source).values()) < set(classes)
+    return source._replace(classes=tuple(classes)) if fewer else source
 
 
 def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
     classes = class_names(data)
+    source = _with_all_classes(source, data)
     categories = _categories(source)
     _require_same_classes(list(categories.values()), data, split)
     class_index = {key: classes.index(name) for key, name in categories.items()}
 
-    identity = repr((source, class_index)).encode()
+    allow_outside = bool(data.get("allow_outside", False))
+    identity = repr((source, class_index, allow_outside)).encode()
     stem = os.path.splitext(os.path.basename(os.path.normpath(source.annotations)))[0]
     name = f"{stem}_{zlib.crc32(identity):08x}"
     if name not in DatasetCatalog:
         DatasetCatalog.register(
             name,
             lambda: to_records(
-                _READERS[source.form](source), source.annotations, source.images, class_index
+                _READERS[source.form](source),
+                source.annotations,
+                source.images,
+                class_index,
+                allow_outside=allow_outside,
             ),
         )
         metadata = MetadataCatalog.get(name)
@@ -128,7 +198,7 @@ def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
             thing_colors=[_PALETTE[i % len(_PALETTE)] for i in range(len(classes))],
             thing_dataset_id_to_contiguous_id=class_index,
         )
-        if source.form == "json":
+        if _summary(source)[1]:  # else the evaluator writes what was repaired to a file
             metadata.json_file = source.annotations
     return name
 
@@ -150,12 +220,15 @@ def _registered_classes(name: str) -> list[str]:
 def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str) -> None:
     expected = class_names(data)
     if set(found) != set(expected):
+        only = [x for x in found if x not in set(expected)]
+        lacking = [x for x in expected if x not in set(found)]
         raise ValueError(
             f"data.{split} has the classes {_short(found)}, but the model is for "
-            f"{_short(expected)}: give both data.train and data.val with the same classes"
+            f"{_short(expected)}: give both data.train and data.val with the same classes. "
+            f"Only in data.{split}: {_short(only)}; lacking in it: {_short(lacking)}"
         )
 
 
 def _short(names: list[str], limit: int = 12) -> str:
     tail = f", … ({len(names)} in all)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + tail
+    return (", ".join(names[:limit]) or "none") + tail

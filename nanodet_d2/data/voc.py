@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import Problems, find_images, image_size, relative_files
+from .files import Problems, find_images, listed_image_size, relative_files
+from .formats import looks_like
 
 
 def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -30,14 +31,22 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
     problems = Problems()
     files = relative_files(folder, [".xml"])
     if not files:
-        raise ValueError(f"data set {folder} has no .xml files; needed: Pascal VOC annotations")
+        raise ValueError(
+            f"data set {folder} has no .xml files; needed: Pascal VOC annotations; "
+            f"it looks like {looks_like(folder)}"
+        )
     known_images = find_images(images)
     parsed = []
     for relative in files:
         try:
             root = ElementTree.parse(Path(folder) / relative).getroot()
-        except (ElementTree.ParseError, ValueError, OSError) as error:
+        except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
             problems.add("files that are not XML, left out", f"{relative}: {error}")
+            continue
+        if root.tag != "annotation":
+            guess = looks_like(str(Path(folder) / relative))
+            what = f"{relative}: <{root.tag[:40]}>; it looks like {guess}"
+            problems.add("files that are not of Pascal VOC, left out", what)
             continue
         image = _image_of(root, relative, known_images)
         if image is None:
@@ -46,7 +55,8 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
         parsed.append((relative, image, root))
     names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
     if not names:
-        raise ValueError(f"data set {folder} names no object; give data.classes")
+        found = f"; found: {problems}" if problems else ""
+        raise ValueError(f"data set {folder} names no object; give data.classes{found}")
 
     content: dict[str, Any] = {
         "images": [],
@@ -55,7 +65,7 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
         "problems": problems,
     }
     for image_id, (relative, image, root) in enumerate(parsed, start=1):
-        size = _size(root) or image_size(Path(images) / image, problems)
+        size = _size(root) or listed_image_size(Path(images) / image, problems)
         if size is None:
             continue
         entry = {"id": image_id, "file_name": image, "height": size[0], "width": size[1]}
@@ -99,9 +109,9 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     """(height, width) as the file tells, or None where it does not."""
     try:
         height, width = (int(float(root.findtext(f"size/{x}", "0"))) for x in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return (height, width) if height > 0 and width > 0 else None
+    return (height, width) if 0 < height < 2**31 and 0 < width < 2**31 else None
 
 
 def _box(item: ElementTree.Element) -> list[float] | None:

@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation, Transform
 
+from .checks import require_number, require_range
+
 Range = Sequence[float]
+MAX_PERSPECTIVE = 0.01  # beyond, images of 200 px are turned inside out
 
 
 class WarpTransform(Transform):
@@ -54,17 +57,16 @@ class RandomWarp(Augmentation):
         size: (height, width) of the output.
         keep_ratio: keep the image's aspect ratio; the output then is smaller than ``size`` in one
             direction.
-        perspective: largest absolute value of the two perspective entries.
-        scale: range of the factor.
-        stretch: ranges of the factors of width and height.
-        rotation: largest angle, degrees; positive is counter-clockwise.
-        shear: largest angle of each direction, degrees.
+        perspective: largest absolute value of the two perspective entries, 0 to 0.01.
+        scale: range of the factor, above 0.
+        stretch: ranges of the factors of width and height, above 0.
+        rotation: largest angle, 0 to 180 degrees; positive is counter-clockwise.
+        shear: largest angle of each direction, 0 to below 90 degrees.
         flip: probability of a horizontal flip.
-        translate: largest shift as a share of the image's size.
+        translate: largest shift as a share of the image's size, 0 to 1.
 
     Raises:
-        ValueError: for a size below 1, a range that is not (low, high), or a flip that is no
-            probability.
+        ValueError: for a value out of its range; the message names both.
     """
 
     def __init__(
@@ -81,9 +83,17 @@ class RandomWarp(Augmentation):
         translate: float = 0.0,
     ):
         super().__init__()
-        _check_warp(
-            size, {"scale": scale, "stretch[0]": stretch[0], "stretch[1]": stretch[1]}, flip
-        )
+        _require_size(size)
+        require_range("RandomWarp scale", scale, 0, above_low=True)
+        if len(stretch) != 2:
+            raise ValueError(f"RandomWarp stretch {stretch}; allowed: two ranges, width and height")
+        for i in range(2):
+            require_range(f"RandomWarp stretch[{i}]", stretch[i], 0, above_low=True)
+        require_number("RandomWarp perspective", perspective, 0, MAX_PERSPECTIVE)
+        require_number("RandomWarp rotation", rotation, 0, 180)
+        require_number("RandomWarp shear", shear, 0, 90, below_high=True)
+        require_number("RandomWarp flip", flip, 0, 1)
+        require_number("RandomWarp translate", translate, 0, 1)
         self.size = tuple(size)
         self.keep_ratio = keep_ratio
         self.perspective = perspective
@@ -186,11 +196,8 @@ def _translation(x: float, y: float) -> np.ndarray:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def _check_warp(size: Sequence[int], ranges: dict[str, Range], flip: float) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"RandomWarp size {list(size)}; allowed: (height, width), 1 or more each")
-    for name, value in ranges.items():
-        if len(value) != 2 or not 0 < value[0] <= value[1]:
-            raise ValueError(f"RandomWarp {name} {list(value)}; allowed: 0 < low <= high")
-    if not 0 <= flip <= 1:
-        raise ValueError(f"RandomWarp flip {flip}; allowed: 0 to 1")
+def _require_size(size: Sequence[int]) -> None:
+    if len(size) != 2 or not all(isinstance(x, int) and x >= 1 for x in size):
+        raise ValueError(
+            f"RandomWarp size {list(size)}; allowed: (height, width), whole numbers of 1 or more"
+        )

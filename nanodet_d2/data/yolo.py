@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import Problems, find_images, image_size, relative_files
+from .files import Problems, find_images, listed_image_size, relative_files
+from .formats import looks_like
 
 
 def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -33,7 +34,10 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
         raise ValueError(f"image folder {images} has no images")
     files = {x.with_suffix("").as_posix() for x in relative_files(folder, [".txt"])}
     if not files & set(known_images):
-        raise ValueError(f"data set {folder} has no .txt file of an image in {images}")
+        raise ValueError(
+            f"data set {folder} has no .txt file of an image in {images}; "
+            f"it looks like {looks_like(folder)}"
+        )
     problems = Problems()
     for orphan in sorted(files - set(known_images) - {"classes", "labels"}):
         problems.add("text files without their image, left out", f"{orphan}.txt")
@@ -45,15 +49,19 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
         "problems": problems,
     }
     for image_id, (stem, image) in enumerate(sorted(known_images.items()), start=1):
-        size = image_size(Path(images) / image, problems)
+        size = listed_image_size(Path(images) / image, problems)
         if size is None:
             continue
         entry = {"id": image_id, "file_name": image, "height": size[0], "width": size[1]}
         content["images"].append(entry)
         if stem not in files:
             continue
-        path = Path(folder) / f"{stem}.txt"
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = (Path(folder) / f"{stem}.txt").read_text(encoding="utf-8-sig").splitlines()
+        except (ValueError, OSError) as error:
+            problems.add("text files that cannot be read, left out", f"{stem}.txt: {error}")
+            continue
+        for number, line in enumerate(lines, start=1):
             parsed = _parse(line, len(classes), size)
             if isinstance(parsed, str):
                 problems.add(parsed, f"{stem}.txt line {number}: {line[:60]!r}")

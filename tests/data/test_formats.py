@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from nanodet_d2.data import num_classes, split_name
-from nanodet_d2.data.files import Problems, image_size
+from nanodet_d2.data.files import Problems, listed_image_size
 
 sys.path.insert(0, str(Path(__file__).parent))
 from formats import write_voc, write_yolo  # noqa: E402
@@ -148,7 +148,7 @@ def test_sizes_are_those_an_image_is_shown_in(tmp_path):
     exif[0x0112] = 6  # a quarter turn
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
     problems = Problems()
-    assert image_size(tmp_path / "turned.jpg", problems) == (40, 30)
+    assert listed_image_size(tmp_path / "turned.jpg", problems) == (40, 30)
     (tmp_path / "text.jpg").write_text("no image")
-    assert image_size(tmp_path / "text.jpg", problems) is None
+    assert listed_image_size(tmp_path / "text.jpg", problems) is None
     assert "1 images that cannot be read, left out (first: " in str(problems)

@@ -18,6 +18,7 @@ data = dict(
     train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None),
     val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None),
     classes=None,  # names; needed for YOLO, else found in the files
+    allow_outside=False,  # the files may name images outside these folders
     input_size=[320, 320],  # height, width
 )
 
@@ -47,6 +48,8 @@ dataloader = dict(
         close_after=None,  # the iteration from which on they are left out
         cache=None,  # an ImageCache of decoded images, in memory or on disk
         sizes=[],  # (height, width) to draw from for each batch; data.input_size if empty
+        max_broken_share=0.05,  # of the images, which are replaced by others; beyond, it stops
+        broken_file="${train.output_dir}/broken_images.txt",  # where they are listed
     ),
     test=L(build_detection_test_loader)(
         dataset=L(get_detection_dataset_dicts)(

@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
+
+from nanodet_d2.checkpoint import read_file
 
 from .levels import (
     DEFAULT_STRIDES,
@@ -186,8 +187,7 @@ def _create(
     what = f"torchvision's {model_name}"
     if checkpoint_path:
         network = torchvision.models.get_model(model_name, **arguments)
-        state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
+        network.load_state_dict(read_file(checkpoint_path))
         logger.info("Loaded weights of %s from %s", what, checkpoint_path)
         return network
     if not pretrained:

@@ -1,0 +1,161 @@
+"""Checks a data set before a training.
+
+python -m nanodet_d2.doctor DATASET [--images FOLDER] [--val DATASET] [--val-images FOLDER] …
+python -m nanodet_d2.doctor --config-file CONFIG [key=value …]
+
+DATASET is a COCO json file, a folder of Pascal VOC's XML files, a folder of YOLO's text files (with
+--classes), or the name of a data set that is registered in detectron2. With --config-file it is
+what a training with these overrides would use.
+
+Exit code: 0 fine, 1 problems, 2 the data set cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig
+
+from nanodet_d2.config import apply_overrides
+from nanodet_d2.data.files import Problems
+from nanodet_d2.data.formats import VOC, YOLO, looks_like
+from nanodet_d2.data.splits import split_content
+
+from .annotations import STRIDES, Split, examine_annotations
+from .images import examine_images, examine_pair
+from .report import draw_split, findings_as_text, problems_as_json, split_as_json, split_as_text
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m nanodet_d2.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", nargs="*", help="what to check, or overrides of the config")
+    parser.add_argument("--images", help="folder of the images")
+    parser.add_argument("--val", help="the data set of the evaluation, checked against the first")
+    parser.add_argument("--val-images", help="folder of its images; as --images if not given")
+    parser.add_argument("--classes", help="names in the model's order, as in cat,dog")
+    parser.add_argument("--config-file", help="a lazy config with a data section")
+    parser.add_argument("--input-size", help="height,width of the network; 416,416 or the config's")
+    parser.add_argument("--strides", default=",".join(map(str, STRIDES)), help="of its levels")
+    parser.add_argument("--no-images", action="store_true", help="do not open the images")
+    parser.add_argument("--allow-outside", action="store_true", help="as data.allow_outside")
+    parser.add_argument("--workers", type=int, help="threads that read images; one per core")
+    parser.add_argument("--output", default="output/doctor", help="folder of doctor.json and plots")
+    args = parser.parse_args(arguments)
+    if not args.config_file and len(args.dataset) != 1:
+        parser.error("give one DATASET, or --config-file")
+    if args.config_file and (args.images or args.val or args.val_images or args.classes):
+        parser.error("with --config-file, data is given by overrides: data.train.json=…")
+    args.strides = _numbers(parser, "--strides", args.strides)
+    if args.input_size:
+        args.input_size = _numbers(parser, "--input-size", args.input_size)
+        if len(args.input_size) != 2:
+            parser.error("--input-size: needed: height,width")
+    return args
+
+
+def _numbers(parser: argparse.ArgumentParser, name: str, text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        parser.error(f"{name} {text!r}; allowed: whole numbers above 0, as in 8,16")
+    return [int(word) for word in words]
+
+
+def data_section(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The ``data`` section that the arguments describe; ``val`` is missing if there is none."""
+    if args.config_file:
+        return apply_overrides(LazyConfig.load(args.config_file), args.dataset).data
+    data: dict[str, Any] = {"train": _split(args.dataset[0], args.images)}
+    if args.val:
+        data["val"] = _split(args.val, args.val_images or args.images)
+    data["classes"] = args.classes.split(",") if args.classes else None
+    data["allow_outside"] = args.allow_outside
+    return data
+
+
+def _split(dataset: str, images: str | None) -> dict[str, str | None]:
+    path = os.path.expanduser(dataset)
+    if not os.path.exists(path):
+        if os.sep in dataset or dataset.endswith(".json"):
+            raise FileNotFoundError(f"{dataset} not found")
+        return {"name": dataset}
+    form = {VOC: "voc", YOLO: "yolo"}.get(looks_like(path)) if os.path.isdir(path) else "json"
+    if form is None:
+        raise ValueError(
+            f"{dataset} is no data set: it looks like {looks_like(path)}; allowed: a COCO json "
+            "file, a folder of Pascal VOC's XML files or of YOLO's text files"
+        )
+    if not images:
+        raise ValueError(f"{dataset} needs --images, the folder of its images")
+    return {"name": "", form: dataset, "images": images}
+
+
+def examine(args: argparse.Namespace) -> tuple[dict[str, Split], Problems, list[str]]:
+    """The splits, and problems and notes of them together."""
+    data = data_section(args)
+    size = args.input_size or data.get("input_size") or [416, 416]
+    splits, hashes = {}, {}
+    for name in (x for x in ("train", "val") if x in data):
+        splits[name] = examine_annotations(
+            name,
+            *split_content(data, name),
+            input_size=list(size),
+            strides=args.strides,
+            allow_outside=bool(data.get("allow_outside")),
+        )
+    if not args.no_images:
+        hashes = {k: examine_images(split, workers=args.workers) for k, split in splits.items()}
+    if len(splits) < 2:
+        return splits, Problems(), []
+    pair = (hashes["train"], hashes["val"]) if hashes else None
+    return splits, *examine_pair(splits["train"], splits["val"], pair)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        splits, problems, notes = examine(args)
+    except (ValueError, OSError) as error:
+        print(f"doctor: {error}", file=sys.stderr)
+        _write(output, {"exit_code": 2, "error": str(error)})
+        return 2
+    for split in splits.values():
+        print(split_as_text(split) + "\n")
+        draw_split(split, output / f"{split.name}.png", args.strides)
+    if len(splits) == 2:
+        together = findings_as_text(problems, notes) or ["  nothing to say"]
+        print("\n".join(["train and val together", *together]) + "\n")
+    count = sum(len(list(x)) for x in (problems, *(s.problems for s in splits.values())))
+    code = int(count > 0)
+    _write(
+        output,
+        {
+            "exit_code": code,
+            **{name: split_as_json(split) for name, split in splits.items()},
+            "together": {"problems": problems_as_json(problems), "notes": notes},
+        },
+    )
+    print(f"{count or 'no'} kinds of problems; written to {output}: doctor.json and a plot a split")
+    return code
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "doctor.json").write_text(text, encoding="utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    sys.exit(main())
