@@ -41,12 +41,17 @@ TIMES = {"eta_seconds", "time", "data_time", "rank_data_time"}  # differ from ru
 
 
 def run(overrides: list[str], output: str, *, resume: bool) -> None:
-    torch.set_num_threads(1)
-    logging.basicConfig(filename=f"{output}.log", level=logging.INFO)
     seed_all_rng(1)  # as detectron2's default_setup does
     cfg = apply_overrides(LazyConfig.load(str(CONFIG)), overrides)
     cfg.train.output_dir = output
     train(cfg, resume=resume)
+
+
+def run_alone(overrides: list[str], output: str, *, resume: bool) -> None:
+    """In a process of its own: with one thread, and the console in a file."""
+    torch.set_num_threads(1)
+    logging.basicConfig(filename=f"{output}.log", level=logging.INFO)
+    run(overrides, output, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def start():
 
     def start(overrides: list[str], output: Path, *, resume: bool):
         process = context.Process(
-            target=run, args=(overrides, str(output)), kwargs={"resume": resume}
+            target=run_alone, args=(overrides, str(output)), kwargs={"resume": resume}
         )
         process.start()
         return process
