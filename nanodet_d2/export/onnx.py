@@ -6,34 +6,48 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from .end2end import add_image_and_nms
 from .metadata import METADATA_KEY, ExportMetadata
+from .network import OUTPUTS
 
 PACKAGES = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
 OPSET = 18  # the lowest that torch's exporter writes by itself
+DATA = "data"  # the network's input
 EXAMPLE_BATCH = 2  # of a dynamic export: torch takes a size of 1 for a constant
 
 
 def export_onnx(network: nn.Module, path: Path, metadata: ExportMetadata) -> None:
-    """Write a network of kind "raw" or "decoded" with its metadata.
+    """Write a network with its metadata.
 
     Args:
-        network: of ``network()``, in evaluation mode.
+        network: of ``network()``, in evaluation mode; "decoded" for kind end2end.
         metadata: of the file; ``input.dynamic`` makes batch, height and width free.
     """
     import onnxslim
 
+    end2end = metadata.kind == "end2end"
+    model = convert(network, metadata, OUTPUTS["decoded"] if end2end else metadata.outputs)
+    if end2end:
+        model = add_image_and_nms(model, metadata)
+    with _quiet():
+        model = onnxslim.slim(model)
+    save_onnx(model, path, metadata)
+
+
+def convert(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]):
+    """The ``onnx.ModelProto`` of a network for normalised images."""
     x = metadata.input
     shapes = None
     if x.dynamic:
-        stride = backbone_stride(network)
-        height, width = (torch.export.Dim(name, min=1, max=256) for name in ("rows", "columns"))
-        batch = torch.export.Dim("batch", min=1, max=1024)
-        shapes = {"data": {0: batch, 2: stride * height, 3: stride * width}}
+        stride = max(shape.stride for shape in network.backbone.output_shape().values())
+        batch, rows, columns = (torch.export.Dim(n, max=1024) for n in ("batch", "rows", "columns"))
+        shapes = {"data": {0: batch, 2: stride * rows, 3: stride * columns}}
     example = torch.zeros(EXAMPLE_BATCH if x.dynamic else 1, 3, x.height, x.width)
     with _quiet():
         program = torch.onnx.export(
@@ -41,13 +55,12 @@ def export_onnx(network: nn.Module, path: Path, metadata: ExportMetadata) -> Non
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[x.name],
-            output_names=list(metadata.outputs),
+            input_names=[DATA],
+            output_names=list(outputs),
             dynamic_shapes=shapes,
             verbose=False,
         )
-        model = onnxslim.slim(program.model_proto)
-    save_onnx(model, path, metadata)
+    return program.model_proto
 
 
 def save_onnx(model, path: Path, metadata: ExportMetadata) -> None:
@@ -64,11 +77,6 @@ def save_onnx(model, path: Path, metadata: ExportMetadata) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
-
-
-def backbone_stride(network: nn.Module) -> int:
-    """What height and width are multiples of."""
-    return max(shape.stride for shape in network.backbone.output_shape().values())
 
 
 @contextlib.contextmanager

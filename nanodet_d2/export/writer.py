@@ -138,10 +138,9 @@ def check_job(job: Job) -> None:
 
 
 def verification_images(job: Job, metadata: ExportMetadata) -> list[np.ndarray]:
-    if job.images:
-        files = list_images(job.images)
-        return [load_image(path) for path in files[:MAX_GIVEN_IMAGES]]
-    return drawn_images(metadata.input.height, metadata.input.width)
+    if not job.images:
+        return drawn_images(metadata.input.height, metadata.input.width)
+    return [load_image(path) for path in list_images(job.images)[:MAX_GIVEN_IMAGES]]
 
 
 def _export_one(
@@ -172,7 +171,8 @@ def _of_file(metadata: ExportMetadata, format: str, job: Job) -> ExportMetadata:
     outputs = OUTPUTS.get(job.kind, END2END_OUTPUTS)
     if format == "ncnn":
         outputs = tuple(f"{x}{stride}" for x in ("cls", "dis") for stride in metadata.strides)
-    described = dataclasses.replace(metadata.input, dynamic=job.dynamic)
+    name = "image" if job.kind == "end2end" else "data"
+    described = dataclasses.replace(metadata.input, name=name, dynamic=job.dynamic)
     return dataclasses.replace(metadata, kind=job.kind, outputs=outputs, input=described)
 
 
@@ -180,21 +180,18 @@ def write(
     model: NanoDetPlus, format: str, path: Path, metadata: ExportMetadata, *, fp16: bool = False
 ) -> None:
     """Write a model in one format, as its metadata says."""
+    inner = "decoded" if metadata.kind == "end2end" else metadata.kind
     if format == "ncnn":
         ncnn.export_ncnn(network(model, "split"), path, metadata, fp16=fp16)
     elif format == "torchscript":
-        torchscript.export_torchscript(network(model, metadata.kind), path, metadata)
+        torchscript.export_torchscript(network(model, inner), path, metadata)
     elif format == "onnx":
-        _write_onnx(model, path, metadata)
+        onnx.export_onnx(network(model, inner), path, metadata)
     else:
         with tempfile.TemporaryDirectory() as folder:
             onnx_path = Path(folder) / "model.onnx"
-            _write_onnx(model, onnx_path, metadata)
+            onnx.export_onnx(network(model, inner), onnx_path, metadata)
             openvino.export_openvino(onnx_path, path, metadata, fp16=fp16)
-
-
-def _write_onnx(model: NanoDetPlus, path: Path, metadata: ExportMetadata) -> None:
-    onnx.export_onnx(network(model, metadata.kind), path, metadata)
 
 
 def summary(written: Sequence[Written]) -> str:
