@@ -9,8 +9,9 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from .builder import Job
 from .metadata import KINDS, SUFFIXES
-from .writer import Job, export
+from .writer import export
 
 logger = logging.getLogger("nanodet_d2.export")
 

@@ -40,7 +40,7 @@ before (uint8[rows, columns, 3] image) => (float[1, 3, {height}, {width}] data, 
     half = Constant <value = float {{0.5}}> ()
     raised = Add (resized, half)
     pixels = Floor (raised)
-    order = Constant <value_ints = {channels}> ()
+    order = Constant <value_ints = {order}> ()
     ordered = Gather <axis = 1> (pixels, order)
     mean = Constant <value = float[3, 1] {{{mean}}}> ()
     std = Constant <value = float[3, 1] {{{std}}}> ()
@@ -144,8 +144,7 @@ def _before(metadata: ExportMetadata, **versions: int) -> str:
     return BEFORE.format(
         y_axis=_axis("y", x.height, "zero", "one"),
         x_axis=_axis("x", x.width, "one", "two"),
-        # a Gather of all in order is folded away
-        channels=[2, 1, 0] if x.channel_order == "RGB" else [0, 1, 2],
+        order=[2, 1, 0] if x.channel_order == "RGB" else [0, 1, 2],
         mean=", ".join(map(repr, x.mean)),
         std=", ".join(map(repr, x.std)),
         height=x.height,

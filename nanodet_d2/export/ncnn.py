@@ -51,6 +51,17 @@ def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp1
         shutil.copyfile(weights, str(path).removesuffix(".param") + ".bin")
 
 
+def blob_names(strides: Sequence[int]) -> tuple[str, ...]:
+    """Output blobs: ``cls8 … cls64 dis8 … dis64`` for strides of 8 to 64.
+
+    Raises:
+        ValueError: if two levels have one stride, and thus one name.
+    """
+    if len(set(strides)) < len(strides):
+        raise ValueError(f"ncnn: the levels have strides {list(strides)}; allowed: each once")
+    return tuple(f"{x}{stride}" for x in ("cls", "dis") for stride in strides)
+
+
 def rename_blobs(param: str, inputs: Sequence[str], outputs: Sequence[str]) -> str:
     """A param file with other names for pnnx's blobs in0, in1, … and out0, out1, …
 

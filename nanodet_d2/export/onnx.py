@@ -8,13 +8,12 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from .end2end import add_image_and_nms
 from .metadata import METADATA_KEY, ExportMetadata
-from .network import OUTPUTS
 
 PACKAGES = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
 OPSET = 18  # the lowest that torch's exporter writes by itself
@@ -22,26 +21,16 @@ DATA = "data"  # the network's input
 EXAMPLE_BATCH = 2  # of a dynamic export: torch takes a size of 1 for a constant
 
 
-def export_onnx(network: nn.Module, path: Path, metadata: ExportMetadata) -> None:
-    """Write a network with its metadata.
+def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]) -> Any:
+    """The simplified ``onnx.ModelProto`` of a network for normalised images.
 
     Args:
-        network: of ``network()``, in evaluation mode; "decoded" for kind end2end.
-        metadata: of the file; ``input.dynamic`` makes batch, height and width free.
+        network: "raw" or "decoded" of ``network()``, in evaluation mode.
+        metadata: ``input.dynamic`` makes batch, height and width free.
+        outputs: names.
     """
     import onnxslim
 
-    end2end = metadata.kind == "end2end"
-    model = convert(network, metadata, OUTPUTS["decoded"] if end2end else metadata.outputs)
-    if end2end:
-        model = add_image_and_nms(model, metadata)
-    with _quiet():
-        model = onnxslim.slim(model)
-    save_onnx(model, path, metadata)
-
-
-def convert(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]):
-    """The ``onnx.ModelProto`` of a network for normalised images."""
     x = metadata.input
     shapes = None
     if x.dynamic:
@@ -60,10 +49,10 @@ def convert(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]
             dynamic_shapes=shapes,
             verbose=False,
         )
-    return program.model_proto
+        return onnxslim.slim(program.model_proto)
 
 
-def save_onnx(model, path: Path, metadata: ExportMetadata) -> None:
+def save_onnx(model: Any, path: Path, metadata: ExportMetadata) -> None:
     """Check an ``onnx.ModelProto`` and write it with its metadata inside."""
     import onnx
 

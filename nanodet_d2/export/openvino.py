@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from .metadata import METADATA_KEY, ExportMetadata
 
 PACKAGES = ("openvino",)
 
 
-def export_openvino(onnx_path: Path, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
-    """Convert an ONNX file; with ``fp16`` weights are stored in half precision."""
+def onnx_to_openvino(model: Any) -> Any:
+    """The ``openvino.Model`` of an ``onnx.ModelProto``."""
+    import onnx
     import openvino
 
-    save_openvino(openvino.convert_model(str(onnx_path)), path, metadata, fp16=fp16)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, str(path))
+        return openvino.convert_model(str(path))
 
 
-def save_openvino(model, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
-    """Write an ``openvino.Model`` with its metadata inside."""
+def save_openvino(model: Any, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
+    """Write an ``openvino.Model`` with its metadata inside.
+
+    Args:
+        fp16: store weights in half precision.
+    """
     import openvino
 
     model.set_rt_info(metadata.to_json(), [METADATA_KEY])

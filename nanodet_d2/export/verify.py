@@ -38,6 +38,9 @@ class Tolerance:
 FP32 = Tolerance(scores=2e-4, box_logits=2e-3, boxes=0.05)
 FP16 = Tolerance(scores=2e-2, box_logits=1.0, boxes=2.0)
 
+CONFIDENT = 0.4  # score of a detection that INT8 has to find as well…
+INT8_LOSS = 0.25  # …but for this share of them
+
 
 class Mismatch(ValueError):
     """An exported file does not compute what PyTorch does."""
@@ -109,6 +112,30 @@ def verify(path: Path, reference: Reference, tolerance: Tolerance) -> list[Diffe
             if x.output not in worst or x.value > worst[x.output].value:
                 worst[x.output] = x
     return list(worst.values())
+
+
+def verify_int8(path: Path, reference: Reference) -> list[Difference]:
+    """Check that a quantised file finds what is clear to see; its accuracy is a matter of AP.
+
+    Raises:
+        Mismatch: if it loses more of PyTorch's confident detections than is allowed.
+    """
+    detector = Detector(path)
+    confident, lost = 0, 0
+    for image, expected in zip(reference.images, reference.detections):
+        expected = expected[expected.scores > CONFIDENT]
+        found = detector(image)
+        overlap = pairwise_iou(expected.pred_boxes, found.pred_boxes)
+        same = expected.pred_classes[:, None] == found.pred_classes
+        confident += len(expected)
+        lost += int((~(same & (overlap > 0.5)).any(dim=1)).sum())
+    share = lost / max(confident, 1)
+    name = f"lost of {confident} confident detections"
+    if share > INT8_LOSS:
+        raise Mismatch(
+            f"{path}: output 'detections': {lost} {name}; allowed: a share of {INT8_LOSS}"
+        )
+    return [Difference(name, share, INT8_LOSS)]
 
 
 def _tensor_differences(
