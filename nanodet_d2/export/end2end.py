@@ -51,8 +51,8 @@ before (uint8[rows, columns, 3] image) => (float[1, 3, {height}, {width}] data, 
 }}
 """
 
-# For one axis: the position i * in / out in 1/32 of a pixel, rounded; the pixels on both sides of
-# it and their weights, 0 for one beyond the edge, which OpenCV takes for black.
+# For one axis: the position i * in / out in 1/32 of a pixel, rounded half to even; the pixels on
+# both sides of it and their weights, 0 for one beyond the edge, which OpenCV takes for black.
 AXIS = """
     {n}_in = Slice (image_size, {first}, {last})
     {n}_index = Constant <value_ints = [{indices}]> ()
@@ -63,7 +63,16 @@ AXIS = """
     {n}_in_64 = Mul ({n}_in, {n}_64)
     {n}_product = Mul ({n}_index, {n}_in_64)
     {n}_raised = Add ({n}_product, {n}_out)
-    {n}_position = Div ({n}_raised, {n}_two_out)
+    {n}_upward = Div ({n}_raised, {n}_two_out)
+    {n}_remainder = Mod ({n}_raised, {n}_two_out)
+    {n}_remainder_bool = Cast <to = 9> ({n}_remainder)
+    {n}_tie = Not ({n}_remainder_bool)
+    {n}_two = Constant <value_ints = [2]> ()
+    {n}_odd = Mod ({n}_upward, {n}_two)
+    {n}_odd_bool = Cast <to = 9> ({n}_odd)
+    {n}_lowered = And ({n}_tie, {n}_odd_bool)
+    {n}_excess = Cast <to = 7> ({n}_lowered)
+    {n}_position = Sub ({n}_upward, {n}_excess)
     {n}_low = Div ({n}_position, {n}_32)
     {n}_next = Add ({n}_low, one)
     {n}_edge = Sub ({n}_in, one)
