@@ -64,7 +64,7 @@ setup(
     extras_require={
         "export": [
             "ncnn",
-            "nncf>=3",
+            "nncf",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "onnxscript>=0.5",

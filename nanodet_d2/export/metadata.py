@@ -21,6 +21,7 @@ SUFFIXES = {
     "ncnn": ".ncnn.param",
     "torchscript": ".torchscript.pt",
 }
+OTHER_NCNN = ".param"  # as others name them, e.g. the reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,8 @@ def format_of(path: str | Path) -> str:
     for name, suffix in SUFFIXES.items():
         if str(path).endswith(suffix):
             return name
+    if str(path).endswith(OTHER_NCNN):
+        return "ncnn"
     raise ValueError(f"{path} is no exported file; known names: *{', *'.join(SUFFIXES.values())}")
 
 
@@ -139,7 +142,8 @@ def metadata_path(path: str | Path) -> Path:
     """The json beside an exported file: ``model.onnx`` has ``model.onnx.json``, ``model.xml``
     ``model.openvino.json``, ``model.ncnn.param`` ``model.ncnn.json``, and so on."""
     format = format_of(path)
-    return Path(str(path)[: -len(SUFFIXES[format])] + f".{format}.json")
+    stem = str(path).removesuffix(SUFFIXES[format]).removesuffix(OTHER_NCNN)
+    return Path(f"{stem}.{format}.json")
 
 
 def files_of(path: str | Path) -> list[Path]:
