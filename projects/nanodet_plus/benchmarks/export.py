@@ -22,7 +22,7 @@ from nanodet_d2.export.metadata import SUFFIXES, metadata_path
 from nanodet_d2.predictor import Detector, load_image
 
 PAUSE = 0.05  # seconds
-WARMUP, BURST = 3, 8  # calls of a burst that do not count, and that do
+WARMUP, BURST = 2, 5  # calls of a burst that do not count, and that do
 NUMPY = " + NumPy"
 
 
