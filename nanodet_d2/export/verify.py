@@ -15,6 +15,7 @@ from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.head import clip_boxes
 from nanodet_d2.predictor import Detector, stretch
 
+from .decode_numpy import select
 from .metadata import ExportMetadata
 
 NUM_DRAWN = 4  # pictures that are drawn where none are given
@@ -60,6 +61,7 @@ class Reference:
         self.raw: list[np.ndarray] = []
         self.boxes: list[np.ndarray] = []
         self.detections: list[Instances] = []
+        self.lowest: list[float] = []  # score that a detection needed
         for image in images:
             with torch.inference_mode():
                 self._run(image)
@@ -77,6 +79,14 @@ class Reference:
         self.raw.append(torch.cat([scores, found.box_logits], dim=-1)[0].numpy())
         self.boxes.append(clip_boxes(found.boxes[0], x.height, x.width).numpy())
         self.detections.append(model([sample])[0]["instances"])
+        self.lowest.append(self._lowest(scores[0].numpy(), self.boxes[-1]))
+
+    def _lowest(self, scores: np.ndarray, boxes: np.ndarray) -> float:
+        """The threshold, or the score of the last detection where only the best are kept. (It may
+        be an empty box, which is cut off later.)"""
+        x = self.metadata
+        kept = select(scores, boxes, x.score_threshold, x.nms_threshold, x.max_detections)[1]
+        return float(kept[-1]) if len(kept) == x.max_detections else x.score_threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,13 +203,24 @@ def _detection_difference(
     x = reference.metadata
     height, width = expected.image_size
     pixels = tolerance.boxes * max(height / x.input.height, width / x.input.width)
-    limits = dict(scores=tolerance.scores, pixels=pixels, metadata=x)
+    limits = dict(
+        scores=tolerance.scores,
+        pixels=pixels,
+        lowest=reference.lowest[index],
+        nms_threshold=x.nms_threshold,
+    )
     count = _alone(expected, found, **limits) + _alone(found, expected, **limits)
     return Difference("detections", count, 0)
 
 
 def _alone(
-    some: Instances, others: Instances, *, scores: float, pixels: float, metadata: ExportMetadata
+    some: Instances,
+    others: Instances,
+    *,
+    scores: float,
+    pixels: float,
+    lowest: float,
+    nms_threshold: float,
 ) -> int:
     """Number of detections in ``some`` that ``others`` lacks, and should not.
 
@@ -208,18 +229,14 @@ def _alone(
     """
     if len(some) == 0:
         return 0
-    threshold = metadata.score_threshold
-    for side in (some, others):
-        if len(side) >= metadata.max_detections:
-            threshold = max(threshold, float(side.scores.min()))
-    near = some.scores <= threshold + scores
+    near = some.scores <= lowest + scores
     if len(others) == 0:
         return int((~near).sum())
     same = some.pred_classes[:, None] == others.pred_classes
     gaps = (some.pred_boxes.tensor[:, None] - others.pred_boxes.tensor).abs().amax(dim=2)
     twins = same & (gaps <= pixels) & ((some.scores[:, None] - others.scores).abs() <= scores)
     overlap = pairwise_iou(some.pred_boxes, others.pred_boxes)
-    rivals = same & (overlap > metadata.nms_threshold - 0.05)
+    rivals = same & (overlap > nms_threshold - 0.05)
     return int((~(twins | rivals).any(dim=1) & ~near).sum())
 
 

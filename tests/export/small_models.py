@@ -29,15 +29,17 @@ def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tenso
     cfg = apply_overrides(LazyConfig.load(str(CONFIGS / config)), overrides)
     model = instantiate(cfg.model).eval()
     for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
-    for conv in model.modules():
-        if isinstance(conv, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(conv.weight)
+            module.momentum = 1.0  # takes the statistics of the one batch below
+    model.train()
+    with torch.no_grad():
+        model.head(model.neck(model.backbone(torch.randn(4, 3, 128, 128))))
+    model.eval()
     for predictor in model.head.predictors:
         for conv in predictor.modules():
             if isinstance(conv, torch.nn.Conv2d):
-                torch.nn.init.normal_(conv.weight, std=0.1)
+                torch.nn.init.normal_(conv.weight, std=0.2)
                 torch.nn.init.uniform_(conv.bias, -4, -2)
     return model.state_dict()
