@@ -62,6 +62,16 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "export": [
+            "ncnn",
+            "nncf",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
+            "onnxslim",
+            "openvino>=2025.0",
+            "pnnx",
+        ],
         "dev": ["build", "hypothesis", "pytest", "ruff", "wheel"],
         "hooks": ["pre-commit"],
     },

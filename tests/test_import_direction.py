@@ -20,6 +20,13 @@ ALLOWED = {
     "env.py": {"compat", "modeling"},
     "get_detectron2.py": set(),
     "visualization.py": set(),
+    "export/__init__.py": set(),
+    "export/metadata.py": set(),
+    "export/decode_numpy.py": set(),
+    "export/runtimes.py": {"export.metadata"},
+    "export/network.py": {"checkpoint", "config", "data", "modeling", "export.metadata"},
+    "predictor.py": {"data", "export"},
+    "export": {"config", "data", "modeling", "predictor"},
 }
 
 

@@ -64,3 +64,25 @@ def listed_image_size(path: Path, problems: Problems) -> tuple[int, int] | None:
     except ImageError as error:
         problems.add("images that cannot be read, left out", f"{path}: {error.reason}")
         return None
+
+
+def list_images(paths: Sequence[str | Path]) -> list[Path]:
+    """The files named, and the pictures below the folders named, in order.
+
+    Raises:
+        FileNotFoundError: for a path that is not there.
+        ValueError: if there is no picture at all.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            files.append(path)
+        elif path.is_dir():
+            files += [path / name for name in relative_files(str(path), IMAGE_SUFFIXES)]
+        else:
+            raise FileNotFoundError(f"{path} is neither a picture nor a folder")
+    if not files:
+        raise ValueError(
+            f"no pictures in {[str(p) for p in paths]}; looked for {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files

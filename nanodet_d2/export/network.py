@@ -1,0 +1,187 @@
+"""The networks that are exported, and the facts about them.
+
+Letters: N images, P priors, C classes, R reg_max.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from nanodet_d2 import __version__
+from nanodet_d2.checkpoint import load_weights
+from nanodet_d2.config import apply_overrides
+from nanodet_d2.data.splits import class_names
+from nanodet_d2.modeling import NanoDetPlus
+from nanodet_d2.modeling.head import clip_boxes
+from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
+
+from .metadata import ExportMetadata, InputDescription
+
+VERSIONED = (
+    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
+)  # fmt: skip
+OUTPUTS = {"raw": ("output",), "decoded": ("boxes", "scores")}
+END2END_OUTPUTS = ("boxes", "scores", "classes")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A config's detector with a checkpoint's weights, in evaluation mode on the CPU."""
+
+    model: NanoDetPlus
+    metadata: ExportMetadata
+
+
+def load_model(
+    config_file: str,
+    checkpoint: str,
+    *,
+    input_size: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+) -> LoadedModel:
+    """Build a lazy config's model and load a checkpoint that fits it as a whole.
+
+    Args:
+        checkpoint: path or URL of any file that ``load_weights`` knows.
+        input_size: (height, width) in place of the config's.
+        overrides: ``key=value`` of the config.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: for a checkpoint that does not fit, or an input that cannot be exported.
+    """
+    if not Path(config_file).is_file():
+        raise FileNotFoundError(f"config {config_file} not found")
+    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    _refuse_other_resize(cfg)
+    names = class_names(cfg.data)
+    model = instantiate(_without_download(cfg.model)).eval()
+    load_weights(model, checkpoint, require_all=True)
+    height, width = _check_size(input_size or cfg.data.input_size, model.size_divisibility)
+    if len(names) != model.head.num_classes:
+        names = [f"class {i}" for i in range(model.head.num_classes)]  # set by hand
+    metadata = ExportMetadata(
+        name=Path(config_file).stem,
+        kind="raw",
+        class_names=tuple(names),
+        strides=tuple(model.head.strides),
+        reg_max=model.head.reg_max,
+        input=InputDescription(
+            name="data",
+            height=height,
+            width=width,
+            dynamic=False,
+            channel_order=getattr(model.backbone, "input_spec", REFERENCE_INPUT)[0],
+            mean=tuple(round(float(x), 6) for x in model.pixel_mean.flatten()),
+            std=tuple(round(float(x), 6) for x in model.pixel_std.flatten()),
+        ),
+        outputs=OUTPUTS["raw"],
+        score_threshold=model.select["score_thresh"],
+        nms_threshold=model.select["nms_thresh"],
+        max_detections=model.select["max_detections"],
+        versions=versions(),
+        checkpoint_sha256=_sha256(checkpoint),
+    )
+    return LoadedModel(model, metadata)
+
+
+def network(model: NanoDetPlus, kind: str) -> nn.Module:
+    """A fused copy of the model as a network for tensors, "raw", "split" or "decoded"."""
+    fused = copy.deepcopy(model).fuse()
+    return {"raw": RawNetwork, "split": SplitNetwork, "decoded": DecodedNetwork}[kind](fused).eval()
+
+
+class RawNetwork(nn.Module):
+    """Normalised images (N, 3, H, W) to (N, P, C + 4 * (R + 1)): class scores, box logits."""
+
+    def __init__(self, model: NanoDetPlus):
+        super().__init__()
+        self.backbone, self.neck, self.head = model.backbone, model.neck, model.head
+
+    def forward(self, data: Tensor) -> Tensor:
+        raw = self.head(self.neck(self.backbone(data)))
+        return torch.cat([raw[..., : self._classes].sigmoid(), raw[..., self._classes :]], dim=-1)
+
+    @property
+    def _classes(self) -> int:
+        return self.head.num_classes
+
+
+class DecodedNetwork(RawNetwork):
+    """Normalised images to boxes (N, P, 4), XYXY, pixels of the input, and scores (N, P, C)."""
+
+    def forward(self, data: Tensor) -> tuple[Tensor, Tensor]:
+        pyramid = self.neck(self.backbone(data))
+        found = self.head.decode(self.head(pyramid), self.head.priors(pyramid))
+        return clip_boxes(found.boxes, *data.shape[-2:]), found.logits.sigmoid()
+
+
+class SplitNetwork(RawNetwork):
+    """Normalised images to scores (N, C, H_i, W_i) of each level, then box logits
+    (N, H_i, W_i, 4 * (R + 1)) of each: what the reference's ncnn program reads."""
+
+    def forward(self, data: Tensor) -> tuple[Tensor, ...]:
+        head, pyramid = self.head, self.neck(self.backbone(data))
+        maps = [
+            predictor(tower(pyramid[name]))
+            for name, tower, predictor in zip(head.in_features, head.towers, head.predictors)
+        ]
+        parts = [x.split([self._classes, x.shape[1] - self._classes], dim=1) for x in maps]
+        return (*(s.sigmoid() for s, _ in parts), *(b.permute(0, 2, 3, 1) for _, b in parts))
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that it exports with, where they are installed."""
+    found = {"nanodet_d2": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            continue
+    return found
+
+
+def _refuse_other_resize(cfg: DictConfig) -> None:
+    for augmentation in cfg.dataloader.test.mapper.augmentations:
+        if augmentation.get("keep_ratio"):
+            raise ValueError(
+                "the config evaluates with keep_ratio=True; allowed for an export: False "
+                "(images are stretched to the input size)"
+            )
+
+
+def _without_download(node: Any) -> Any:
+    """The config of a model whose weights come from a checkpoint: those of timm's and torchvision's
+    networks need not be fetched first. (The native ones take their normalisation from the flag.)"""
+    target = str(node.backbone.get("_target_", ""))
+    if not node.backbone.get("pretrained") or "Timm" not in target and "Torchvision" not in target:
+        return node
+    node = copy.deepcopy(node)
+    OmegaConf.update(node, "backbone.pretrained", False)
+    return node
+
+
+def _check_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
+    if len(size) != 2 or any(x < divisor or x % divisor for x in size):
+        raise ValueError(
+            f"input size {list(size)}; allowed: height and width, multiples of {divisor}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def _sha256(checkpoint: str) -> str:
+    with PathManager.open(checkpoint, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
