@@ -13,7 +13,7 @@ import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.data.mapper import read_image
+from nanodet_d2.data.images import read_image
 from nanodet_d2.data.warp import WarpTransform, warp_matrix
 from nanodet_d2.export.decode_numpy import detect, select
 from nanodet_d2.export.metadata import ExportMetadata, InputDescription, read_metadata

@@ -1,7 +1,7 @@
 """A training loader whose samples depend on their position alone.
 
-The k-th sample of a rank is drawn from a random state made of the seed, the rank and k. So the same
-seed gives the same samples, whatever the number of workers.
+The k-th sample of a training is drawn from a random state made of the seed and k. So the same seed
+gives the same batches, whatever the number of workers and of ranks, of which each makes its part.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def build_train_loader(
         dataset,
         mapper,
         seed=seed,
-        rank=comm.get_rank(),
-        batch_size=total_batch_size // world_size,
+        batch_size=total_batch_size,
         mixers=mixers,
         close_after=close_after,
         sizes=sizes,
@@ -94,7 +93,11 @@ def build_train_loader(
         order = TrainingSampler(len(dataset), seed=seed)
     return TrainLoader(
         samples,
-        batch_sampler=BatchSampler(Positions(order), samples.batch_size, drop_last=True),
+        batch_sampler=BatchSampler(
+            Positions(order, rank=comm.get_rank(), ranks=world_size),
+            total_batch_size // world_size,
+            drop_last=True,
+        ),
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
@@ -129,18 +132,30 @@ def _start_worker(worker_id: int) -> None:
 
 
 class Positions(Sampler):
-    """(position, index) for each index of an endless sampler, from position ``start`` on."""
+    """(position in the whole training, index) for each index of a rank's endless sampler.
 
-    def __init__(self, sampler: Sampler, start: int = 0):
+    Args:
+        sampler: of one rank of so many; the ranks take turns.
+        start: where in it to begin.
+    """
+
+    def __init__(self, sampler: Sampler, *, rank: int = 0, ranks: int = 1, start: int = 0):
         self.sampler = sampler
+        self.rank = rank
+        self.ranks = ranks
         self.start = start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return enumerate(itertools.islice(self.sampler, self.start, None), self.start)
+        indices = itertools.islice(self.sampler, self.start, None)
+        return zip(itertools.count(self.start * self.ranks + self.rank, self.ranks), indices)
 
 
 class Samples(Dataset):
-    """Samples by (position, index); see :func:`build_train_loader`."""
+    """Samples by (position, index); see :func:`build_train_loader`.
+
+    Args:
+        batch_size: of all ranks together.
+    """
 
     def __init__(
         self,
@@ -148,7 +163,6 @@ class Samples(Dataset):
         mapper: Mapper,
         *,
         seed: int,
-        rank: int,
         batch_size: int,
         mixers: Sequence[Mixer] = (),
         close_after: int | None = None,
@@ -157,7 +171,6 @@ class Samples(Dataset):
         self.records = DatasetFromList(list(dataset), copy=False)
         self.mapper = mapper
         self.seed = seed
-        self.rank = rank
         self.batch_size = batch_size
         self.mixers = list(mixers)
         self.close_after = close_after
@@ -171,7 +184,7 @@ class Samples(Dataset):
         position, index = draw
         iteration = position // self.batch_size
         size = self._size(iteration)
-        state = np.random.SeedSequence((self.seed, self.rank, position)).generate_state(1)[0]
+        state = np.random.SeedSequence((self.seed, position)).generate_state(1)[0]
         np.random.seed(state)
         random.seed(int(state))
         make = functools.partial(self._map, index)

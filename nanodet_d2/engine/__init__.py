@@ -4,6 +4,7 @@ from .batch_size import choose_batch_size
 from .ema import EMAHook, ModelEMA
 from .evaluation import Evaluation
 from .evaluator import DetectionEvaluator
+from .launch import launch
 from .solver import build_optimizer, parameter_groups, scale_to_batch_size, warmup_cosine
 from .training import evaluate_checkpoint, train
 
@@ -15,6 +16,7 @@ __all__ = [
     "build_optimizer",
     "choose_batch_size",
     "evaluate_checkpoint",
+    "launch",
     "parameter_groups",
     "scale_to_batch_size",
     "train",

@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data import split_name
-from nanodet_d2.data.mapper import read_image
+from nanodet_d2.data.images import read_image
 from nanodet_d2.data.synthetic import make_shapes_dataset
 from nanodet_d2.visualization import contact_sheet, draw_annotations, draw_detections
 

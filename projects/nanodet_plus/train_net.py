@@ -2,6 +2,7 @@
 """Train or evaluate a lazy config.
 
 train_net.py --config-file configs/nanodet_plus_m_416.py [--num-gpus N] [--resume] [key=value …]
+torchrun --nproc_per_node N train_net.py --config-file … [--resume] [key=value …]
 train_net.py --config-file … --eval-only train.init_checkpoint=weights.pth [key=value …]
 """
 
@@ -11,11 +12,17 @@ import argparse
 from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys  # isort: skip
 
 from detectron2.config import LazyConfig
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from nanodet_d2.engine import choose_batch_size, evaluate_checkpoint, scale_to_batch_size, train
+from nanodet_d2.engine import (
+    choose_batch_size,
+    evaluate_checkpoint,
+    launch,
+    scale_to_batch_size,
+    train,
+)
 
 
 def main(args: argparse.Namespace) -> dict:
@@ -32,12 +39,4 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    arguments = default_argument_parser(epilog=__doc__).parse_args()
-    launch(
-        main,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
-    )
+    launch(main, default_argument_parser(epilog=__doc__).parse_args())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+from detectron2.utils import comm
 
 from nanodet_d2.data import (
     CopyPaste,
@@ -48,7 +49,8 @@ def mapper(*, random: bool = True) -> DetectionMapper:
 def first(records, count: int = 6, **arguments) -> list[dict]:
     arguments = {"mapper": mapper(), "total_batch_size": 2, "seed": 3, **arguments}
     loader = build_train_loader(records, **arguments)
-    return list(itertools.chain.from_iterable(itertools.islice(iter(loader), count // 2)))
+    samples = itertools.chain.from_iterable(loader)
+    return list(itertools.islice(samples, count))
 
 
 def same(a: list[dict], b: list[dict]) -> bool:
@@ -81,9 +83,18 @@ def test_goes_on_where_it_stopped(records, workers, repeat_threshold):
     assert same(list(itertools.chain.from_iterable(itertools.islice(loader, 5))), expected[14:])
 
 
-def test_ranks_draw_apart(records):
-    ranks = [Samples(records, mapper(), seed=3, rank=r, batch_size=2) for r in range(2)]
-    assert not same([ranks[0][5, 1]], [ranks[1][5, 1]])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_make_the_batches_of_one(records, ranks, monkeypatch):
+    mixed = dict(total_batch_size=6, mixers=[Mosaic(0.5)], sizes=[SIZE, (96, 96)])
+    expected = first(records, 12, **mixed)
+    found = [None] * 6
+    monkeypatch.setattr(comm, "get_world_size", lambda: ranks)
+    for rank in range(ranks):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        loader = build_train_loader(records, mapper=mapper(), seed=3, **mixed)
+        loader.start_at(1)
+        found[rank::ranks] = next(iter(loader))
+    assert same(found, expected[6:12])
 
 
 def test_one_size_per_batch_and_rank(records):
@@ -91,14 +102,12 @@ def test_one_size_per_batch_and_rank(records):
     samples = first(records, 24, sizes=sizes)
     drawn = [tuple(x["image"].shape[1:]) for x in samples]
     assert drawn[0::2] == drawn[1::2] and set(drawn) == set(sizes)
-    other = Samples(records, mapper(), seed=3, rank=1, batch_size=2, sizes=sizes)
+    other = Samples(records, mapper(), seed=3, batch_size=2, sizes=sizes)
     assert [other._size(i) for i in range(12)] == drawn[0::2]
 
 
 def test_mixers_close(records):
-    samples = Samples(
-        records, mapper(), seed=0, rank=0, batch_size=4, mixers=[Mosaic()], close_after=3
-    )
+    samples = Samples(records, mapper(), seed=0, batch_size=4, mixers=[Mosaic()], close_after=3)
     assert len(samples[11, 2]["instances"]) > 1  # the last sample of iteration 2
     assert len(samples[12, 2]["instances"]) <= 1
 
@@ -125,7 +134,7 @@ def light_share(sample: dict) -> list[float]:
 
 def draw(records, mixer, seed: int = 0, **arguments) -> dict:
     samples = Samples(
-        records, mapper(random=False), seed=seed, rank=0, batch_size=1, mixers=[mixer], **arguments
+        records, mapper(random=False), seed=seed, batch_size=1, mixers=[mixer], **arguments
     )
     return samples[seed, seed % len(records)]
 

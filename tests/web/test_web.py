@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nanodet_d2.data.mapper import read_image
+from nanodet_d2.data.images import read_image
 from nanodet_d2.export.decode_numpy import detect, make_priors
 from nanodet_d2.export.metadata import InputDescription
 from nanodet_d2.export.writer import Job, export

@@ -165,7 +165,9 @@ class NanoDetPlusHead(nn.Module):
             x.logits.detach().amax(dim=-1).sigmoid() * positive for x in taken.values()
         ]
         totals = torch.stack([positive.sum().float(), *(x.sum() for x in box_weights)])
-        num_positive, *box_totals = mean_over_ranks(totals).clamp(min=1.0).unbind()
+        # Of all ranks, shared out: their mean gradient is that of one process with the whole batch.
+        totals = sum_over_ranks(totals).clamp(min=1.0) / comm.get_world_size()
+        num_positive, *box_totals = totals.unbind()
 
         losses = {}
         for (prefix, x), weight, total in zip(taken.items(), box_weights, box_totals):
@@ -188,15 +190,14 @@ def _take(rows: Tensor, slots: Tensor) -> Tensor:
     return rows.gather(1, slots.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
 
 
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """Mean of ``values`` over the processes; itself without any.
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum of ``values`` over the processes; themselves without any.
 
     Every rank calls it in every step, with or without positives, so that none waits for ever.
     (The reference's all-reduce has no effect: each of its ranks uses its own normalisers.)
     """
-    world_size = comm.get_world_size()
-    if world_size == 1:
+    if comm.get_world_size() == 1:
         return values
     values = values.clone()
     torch.distributed.all_reduce(values)
-    return values / world_size
+    return values

@@ -1,0 +1,84 @@
+"""Starting the processes of a training: detectron2's launcher, or torchrun's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import Any, Callable
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as launch_on_gpus
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    """Run ``main(args)`` in each process of a training.
+
+    Under torchrun the processes are there already: they join by its environment variables, with
+    NCCL where there are GPUs, else with Gloo. After an elastic restart they resume. Without it
+    detectron2 starts one process per GPU.
+
+    Args:
+        main: importable, for it may be called in other processes.
+        args: of detectron2's ``default_argument_parser``.
+
+    Raises:
+        ValueError: for more processes than GPUs, or for both ways at once.
+    """
+    if all(name in os.environ for name in _TORCHRUN):
+        if args.num_gpus > 1 or args.num_machines > 1:
+            raise ValueError(
+                "--num-gpus and --num-machines are detectron2's own launcher's; under torchrun "
+                "allowed: --nproc_per_node and --nnodes, before the script"
+            )
+        return _run_under_torchrun(main, args)
+    if args.num_gpus > max(torch.cuda.device_count(), 1):
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}; found {torch.cuda.device_count()} GPUs. For several "
+            f"processes on CPUs: torchrun --nproc_per_node {args.num_gpus} SCRIPT …"
+        )
+    return launch_on_gpus(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if restarts and not args.eval_only:
+        logger.warning("Restart %d by torchrun: the training is resumed", restarts)
+        args.resume = True
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    # Of each start its own part of the store: else Gloo finds addresses of processes that died.
+    store = dist.PrefixStore(f"start_{restarts}", store)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    _create_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    try:
+        comm.synchronize()
+        return main(args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _create_local_group(size: int) -> None:
+    """Tell detectron2 which ranks share a machine: so many, one after the other."""
+    if hasattr(comm, "create_local_process_group"):  # later than detectron2 0.6
+        comm.create_local_process_group(size)
+        return
+    for first in range(0, dist.get_world_size(), size):
+        group = dist.new_group(list(range(first, first + size)))
+        if first <= dist.get_rank() < first + size:
+            comm._LOCAL_PROCESS_GROUP = group
