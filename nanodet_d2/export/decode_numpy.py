@@ -32,7 +32,7 @@ def make_priors(height, width, strides):
 
 def decode_boxes(box_logits, priors, height, width):
     """Boxes (P, 4), clipped to the input, of logits (P, 4 * (R + 1)) and priors (P, 3)."""
-    sides = box_logits.reshape(len(box_logits), 4, -1).astype(np.float32)
+    sides = box_logits.reshape(-1, 4, box_logits.shape[1] // 4).astype(np.float32)
     weights = np.exp(sides - sides.max(axis=2, keepdims=True))
     bins = np.arange(sides.shape[2], dtype=np.float32)
     distances = weights @ bins / weights.sum(axis=2) * priors[:, 2:]  # left, top, right, lower
