@@ -82,6 +82,12 @@ def test_nothing_above_the_threshold():
     assert boxes.shape == (0, 4) and scores.shape == labels.shape == (0,)
 
 
+def test_no_candidate_at_all():
+    raw = np.zeros((85, 3 + 32), np.float32)
+    boxes, scores, labels = detect(raw, (8, 16, 32, 64), 7, 64, 64, **LIMITS)
+    assert boxes.shape == (0, 4) and scores.shape == labels.shape == (0,)
+
+
 def test_no_more_than_wanted():
     boxes = np.float32([[i * 20, 0, i * 20 + 10, 10] for i in range(9)])
     scores = np.linspace(0.1, 0.9, 9)[:, None]
