@@ -45,6 +45,21 @@ demo-coco: $(READY) ## draw detections of COCO's classes: IMAGES="a.jpg b.jpg" [
 	    'weights, as in WEIGHTS=nanodet-plus-m_416.pth' >&2; exit 2; }
 	@$(PY) projects/nanodet_plus/demo_coco.py --images $(IMAGES) --weights "$(WEIGHTS)" $(ARGS)
 
+WEB := projects/nanodet_plus/web
+.PHONY: web
+web: $(WEB)/node_modules/.package-lock.json ## build the browser demo: [MODEL=output/export/model.onnx]; needs Node.js
+	@cd $(WEB) && node build.mjs $(if $(MODEL),--model "$(abspath $(MODEL))")
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	@command -v npm >/dev/null || { echo 'web: there is no npm; on Debian: apt-get install' \
+	    'nodejs npm' >&2; exit 2; }
+	@cd $(WEB) && npm ci
+	@touch $@
+
+.PHONY: web-serve
+web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
+	@$(PY) $(WEB)/serve.py $(ARGS)
+
 .PHONY: test
 test: TOOLS = pytest hypothesis
 test: $(READY) ## run the tests (at most 10 minutes on 2 cores)

@@ -1,0 +1,92 @@
+// Uses the page as a person would, in headless Chromium, and prints what it showed as json:
+// node browser.mjs '{"url", "plainUrl", "chromium", "picture", "models": [path…], "video",
+// "screenshot"}'; plainUrl is of a server that does not isolate the page.
+import { createRequire } from "node:module";
+
+const web = new URL("../../projects/nanodet_plus/web/package.json", import.meta.url);
+const { chromium } = createRequire(web)("playwright-core");
+const options = JSON.parse(process.argv[2]);
+const TIMEOUT = 60_000;
+
+const browser = await chromium.launch({
+  executablePath: options.chromium,
+  args: [
+    "--use-fake-device-for-media-stream",
+    `--use-file-for-fake-video-capture=${options.video}`,
+  ],
+});
+
+async function openPage(url, permissions) {
+  const context = await browser.newContext({
+    permissions,
+    viewport: { width: 1200, height: 760 },
+    colorScheme: "light",
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(TIMEOUT);
+  const seen = { requests: [], problems: [] };
+  page.on("request", (request) => seen.requests.push(request.url()));
+  page.on("pageerror", (error) => seen.problems.push(String(error)));
+  await page.goto(url);
+  await page.getByText("classes, input").waitFor();
+  return { page, seen };
+}
+
+const textOf = (page, id) => page.locator(`#${id}`).textContent();
+
+/** The first result that the page shows, from the state of its own module. */
+async function resultOf(page) {
+  for (let end = Date.now() + TIMEOUT; Date.now() < end; await page.waitForTimeout(50)) {
+    const result = await page.evaluate(() => import("./app.js").then(({ state }) => state.result));
+    if (result) return result;
+  }
+  throw new Error(`no result within ${TIMEOUT} ms`);
+}
+
+async function errorAfter(page, action) {
+  await action();
+  await page.locator("#error:not([hidden])").waitFor();
+  return textOf(page, "error");
+}
+
+const report = {};
+try {
+  const { page, seen } = await openPage(options.url, []);
+  report.status = await textOf(page, "status");
+  report.isolated = await page.evaluate(() => crossOriginIsolated);
+  await page.locator("#image-input").setInputFiles(options.picture);
+  report.result = await resultOf(page);
+  await page.locator("#rows tr").first().waitFor();
+  report.rows = await page.locator("#rows tr").allTextContents();
+  report.summary = await page.locator("#canvas").getAttribute("aria-label");
+  if (options.screenshot) await page.screenshot({ path: options.screenshot });
+
+  report.refused = [];
+  for (const model of options.models) {
+    const choose = () => page.locator("#model-input").setInputFiles(model);
+    report.refused.push(await errorAfter(page, choose));
+  }
+  report.statusAfter = await textOf(page, "status");
+  report.wrongPicture = await errorAfter(page, () =>
+    page.locator("#image-input").setInputFiles(options.models[0]),
+  );
+  report.cameraRefused = await errorAfter(page, () => page.locator("#camera-button").click());
+  Object.assign(report, seen);
+
+  const plain = await openPage(options.plainUrl, []);
+  report.plainStatus = await textOf(plain.page, "status");
+  await plain.page.locator("#image-input").setInputFiles(options.picture);
+  report.plainResult = await resultOf(plain.page);
+
+  const allowed = await openPage(options.url, ["camera"]);
+  await allowed.page.locator("#camera-button").click();
+  report.cameraResult = await resultOf(allowed.page);
+  await allowed.page.getByText("/s", { exact: false }).first().waitFor();
+  report.fps = await textOf(allowed.page, "fps");
+  await allowed.page.locator("#camera-button").click();
+  report.cameraButton = await textOf(allowed.page, "camera-button");
+  report.problems.push(...plain.seen.problems, ...allowed.seen.problems);
+} finally {
+  await browser.close();
+}
+console.log(JSON.stringify(report));
