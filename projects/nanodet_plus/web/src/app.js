@@ -201,6 +201,7 @@ onFiles(element("image-input"), ([file]) => showPicture(file));
 onFiles(element("model-input"), loadModel);
 element("camera-button").addEventListener("click", () => begin(toggleCamera));
 element("threshold").addEventListener("input", render);
+addEventListener("resize", render);
 const stage = element("stage");
 stage.addEventListener("dragover", (event) => {
   event.preventDefault();
