@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.structures import Instances
+from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
 _GAP = 8  # pixels between the pictures of a sheet
+_COLORS = colormap(rgb=False, maximum=255).astype(int).tolist()
+_LUMA = (0.114, 0.587, 0.299)  # of blue, green, red: ITU-R BT.601
 _SMALL = 480  # pixels; smaller images are enlarged, so that labels are readable
 
 
@@ -31,6 +34,36 @@ def draw_detections(
     """
     shown = instances[instances.scores > score_thresh].to("cpu")
     return _bgr(_visualizer(image, metadata).draw_instance_predictions(shown))
+
+
+def draw_boxes(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
+    """Draw all detections by OpenCV alone: a hundred times as fast, and the size stays.
+
+    Args:
+        image: (H, W, 3) uint8 BGR; it is not changed.
+        instances: as in :func:`draw_detections`, on the CPU.
+        names: of the classes.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    drawn = image.copy()
+    unit = max(image.shape[:2]) / 640  # pictures are looked at in one size, whatever they have
+    thickness, scale = max(1, round(2 * unit)), max(0.35, 0.5 * unit)
+    boxes = instances.pred_boxes.tensor.round().int().tolist()
+    rows = zip(boxes, instances.scores.tolist(), instances.pred_classes.tolist())
+    for (x0, y0, x1, y1), score, label in reversed(list(rows)):  # the best on top
+        color = _COLORS[label % len(_COLORS)]
+        text = f"{names[label]} {score:.0%}"
+        font = (cv2.FONT_HERSHEY_SIMPLEX, scale)
+        (width, height), base = cv2.getTextSize(text, *font, max(1, thickness // 2))
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), color, thickness)
+        top = y0 if y0 < height + base else y0 - height - base  # inside where no room is above
+        cv2.rectangle(drawn, (x0, top), (x0 + width, top + height + base), color, cv2.FILLED)
+        ink = (0, 0, 0) if np.dot(color, _LUMA) > 127 else (255, 255, 255)
+        origin = (x0, top + height + base // 2)
+        cv2.putText(drawn, text, origin, *font, ink, max(1, thickness // 2), cv2.LINE_AA)
+    return drawn
 
 
 def draw_annotations(

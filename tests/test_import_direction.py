@@ -23,6 +23,8 @@ ALLOWED = {
     "export/decode_numpy.py": set(),
     "export/runtimes.py": {"export.metadata"},
     "export/network.py": {"checkpoint", "config", "data", "modeling", "export.metadata"},
+    "demo": {"data", "predictor", "visualization"},
+    "benchmark_runtimes": {"predictor", "export"},
     "predictor.py": {"data", "export"},
     "export": {"config", "data", "modeling", "predictor"},
 }

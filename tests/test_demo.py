@@ -1,0 +1,255 @@
+"""The demo command: pictures, videos, cameras, and what happens when they fail."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from pycocotools.coco import COCO
+
+from nanodet_d2.demo import __main__ as demo
+from nanodet_d2.demo import sources
+from nanodet_d2.visualization import draw_boxes
+
+HEIGHT, WIDTH = 48, 64
+
+
+class BrightDetector:
+    """Finds the bright pixels of an image as one box of class "lamp", with score 0.9."""
+
+    class_names = ["dog", "lamp"]
+    backend = "thresholds"
+
+    def __init__(self, *args, score_thresh=None, **kwargs):
+        self.score_thresh = score_thresh
+
+    def __call__(self, image):
+        rows, columns = np.nonzero(image.min(axis=2) > 128)
+        found = Instances(image.shape[:2])
+        corners = (
+            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
+        )
+        found.pred_boxes = Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4))
+        found.scores = torch.full((len(found.pred_boxes),), 0.9)
+        found.pred_classes = torch.ones(len(found.pred_boxes), dtype=torch.int64)
+        return found
+
+
+@pytest.fixture(autouse=True)
+def bright_detector(monkeypatch):
+    monkeypatch.setattr(demo, "Detector", BrightDetector)
+
+
+def picture(left: int | None = 10) -> np.ndarray:
+    image = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
+    if left is not None:
+        image[20:30, left : left + 20] = 250
+    return image
+
+
+def write_video(path, count: int, code: str = "MJPG") -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (WIDTH, HEIGHT))
+    assert writer.isOpened()
+    for i in range(count):
+        writer.write(picture(left=i))
+    writer.release()
+
+
+def frames_of(path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+def run(tmp_path, *inputs, **options) -> tuple[int, dict]:
+    """Exit status and the json that was written."""
+    more = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", str(v))]
+    output = tmp_path / "out"
+    status = demo.main(["m.onnx", "--input", *map(str, inputs), "--output", str(output), *more])
+    path = output / "detections.json"
+    return status, json.loads(path.read_text()) if path.is_file() else {}
+
+
+def test_a_folder_of_pictures(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), picture(10))
+    cv2.imwrite(str(folder / "sub" / "ü b.png"), picture(30))
+    cv2.imwrite(str(folder / "empty.png"), picture(None))
+    status, content = run(tmp_path, folder)
+    assert status == 0
+    assert [x["file_name"] for x in content["images"]] == ["a.png", "empty.png", "sub/ü b.png"]
+    assert content["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "lamp"}]
+    assert content["annotations"] == [
+        {"id": 1, "image_id": 1, "category_id": 2, "bbox": [10, 20, 20, 10], "area": 200,
+         "iscrowd": 0, "score": 0.9},
+        {"id": 2, "image_id": 3, "category_id": 2, "bbox": [30, 20, 20, 10], "area": 200,
+         "iscrowd": 0, "score": 0.9},
+    ]  # fmt: skip
+    drawn = cv2.imread(str(tmp_path / "out/pictures/sub/ü b.png"))
+    assert drawn.shape == (HEIGHT, WIDTH, 3) and (drawn != picture(30)).any()
+    assert (cv2.imread(str(tmp_path / "out/pictures/empty.png")) == picture(None)).all()
+
+
+def test_the_json_serves_as_data_set_and_as_results(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    run(tmp_path, tmp_path / "a.png")
+    coco = COCO(str(tmp_path / "out/detections.json"))
+    found = coco.loadRes([dict(x) for x in coco.dataset["annotations"]])
+    assert found.getAnnIds() == [1]
+
+
+def test_a_bad_picture_does_not_cost_the_others(tmp_path, caplog):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"not a picture")
+    cv2.imwrite(str(folder / "b.png"), picture())
+    status, content = run(tmp_path, folder)
+    assert status == 1 and "a.jpg cannot be used" in caplog.text
+    assert [x["file_name"] for x in content["images"]] == ["b.png"]
+
+
+def test_a_video(tmp_path):
+    write_video(tmp_path / "clip.avi", 12)
+    status, content = run(tmp_path, tmp_path / "clip.avi")
+    assert status == 0
+    assert [x["frame"] for x in content["images"]] == list(range(12))
+    assert {x["file_name"] for x in content["images"]} == {"clip.avi"}
+    assert [round(x["bbox"][0]) for x in content["annotations"]] == list(range(12))
+    written = frames_of(tmp_path / "out/clip.mp4")
+    assert len(written) == 12 and written[0].shape == (HEIGHT, WIDTH, 3)
+    fps = cv2.VideoCapture(str(tmp_path / "out/clip.mp4")).get(cv2.CAP_PROP_FPS)
+    assert fps == pytest.approx(10)
+
+
+def test_a_video_that_breaks_off_keeps_what_was_done(tmp_path, caplog):
+    write_video(tmp_path / "whole.avi", 40)
+    content = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    status, found = run(tmp_path, tmp_path / "half.avi", tmp_path / "a.png")
+    count = sum("frame" in x for x in found["images"])
+    assert status == 1 and 10 < count < 30
+    assert f"half.avi breaks off after {count} of 40 frames" in caplog.text
+    assert len(frames_of(tmp_path / "out/half.mp4")) == count
+    assert found["images"][-1]["file_name"] == "a.png"  # the next input is still used
+
+
+def test_a_detector_that_fails_keeps_what_was_done(tmp_path, monkeypatch):
+    class Failing(BrightDetector):
+        calls = 0
+
+        def __call__(self, image):
+            self.calls += 1
+            if self.calls == 4:
+                raise RuntimeError("out of memory")
+            return super().__call__(image)
+
+    monkeypatch.setattr(demo, "Detector", Failing)
+    write_video(tmp_path / "clip.avi", 12)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path, tmp_path / "clip.avi")
+    content = json.loads((tmp_path / "out/detections.json").read_text())
+    assert len(content["images"]) == 3 == len(frames_of(tmp_path / "out/clip.mp4"))
+
+
+class FakeCamera:
+    """Gives five pictures, then what ``after`` says: no more, or Ctrl+C."""
+
+    after: type[BaseException] | None = None
+
+    def __init__(self, source):
+        assert source == 0
+        self.left = 5
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, key):
+        return 30.0 if key == cv2.CAP_PROP_FPS else -1.0
+
+    def read(self):
+        self.left -= 1
+        if self.left < 0 and self.after:
+            raise self.after
+        return self.left >= 0, picture()
+
+    def release(self):
+        self.left = -1
+
+
+@pytest.mark.parametrize("after, status", [(None, 1), (KeyboardInterrupt, 0)])
+def test_a_camera(tmp_path, monkeypatch, caplog, after, status):
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
+    monkeypatch.setattr(FakeCamera, "after", after)
+    found, content = run(tmp_path, "0")
+    monkeypatch.undo()
+    assert found == status and len(content["images"]) == 5
+    assert ("camera 0 gave no more pictures after 5" in caplog.text) == (after is None)
+    assert len(frames_of(tmp_path / "out/camera0.mp4")) >= 5
+
+
+def test_a_slow_camera_is_written_in_real_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
+    clock = iter(range(100))
+    monkeypatch.setattr(sources.time, "monotonic", lambda: next(clock))  # a second for each frame
+    run(tmp_path, "0")
+    monkeypatch.undo()
+    assert len(frames_of(tmp_path / "out/camera0.mp4")) == 5 * 30
+
+
+def test_max_frames(tmp_path):
+    write_video(tmp_path / "clip.avi", 12)
+    status, content = run(tmp_path, tmp_path / "clip.avi", max_frames=3)
+    assert status == 0 and len(content["images"]) == 3
+
+
+def test_what_cannot_be_used_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo, "Detector", None)
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "folder").mkdir()
+    for name, message in [
+        ("77", "camera 77 does not open"),
+        (tmp_path / "text.mp4", "text.mp4 is no video that OpenCV can read"),
+        (tmp_path / "none.jpg", "none.jpg is neither a file, a folder nor the index of a camera"),
+        (tmp_path / "folder", "no pictures in"),
+    ]:
+        assert run(tmp_path, name) == (1, {})
+        assert message in caplog.text
+
+
+def test_nothing_is_overwritten(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo, "Detector", None)
+    for folder in ("a", "b", "out/pictures"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "x.png"), picture())
+    write_video(tmp_path / "out" / "clip.mp4", 2, "mp4v")
+    for inputs in (["a", "b"], ["out/pictures"], ["out/clip.mp4"]):
+        caplog.clear()
+        assert run(tmp_path, *(tmp_path / x for x in inputs)) == (1, {})
+        assert "would be overwritten" in caplog.text
+
+
+def test_a_model_that_is_refused(tmp_path, monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise ValueError("m.onnx has no metadata")
+
+    monkeypatch.setattr(demo, "Detector", refuse)
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    assert run(tmp_path, tmp_path / "a.png") == (1, {})
+    assert "m.onnx has no metadata" in caplog.text
+
+
+def test_boxes_are_drawn_in_place():
+    image = picture(None)
+    found = BrightDetector()(picture(20))
+    drawn = draw_boxes(image, found, ["dog", "lamp"])
+    changed = np.argwhere((drawn != image).any(axis=2))
+    assert (image == picture(None)).all() and drawn.shape == image.shape
+    assert changed[:, 1].min() >= 18 and (drawn[20:31, 20] != image[20:31, 20]).any(axis=1).all()
+    assert (draw_boxes(image, found[:0], ["dog", "lamp"]) == image).all()
