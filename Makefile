@@ -43,7 +43,8 @@ demo-coco: $(READY) ## draw detections of COCO's classes: IMAGES="a.jpg b.jpg" [
 	    'make demo-coco IMAGES="street.jpg kitchen.jpg"' >&2; exit 2; }
 	@test -n "$(WEIGHTS)" || { echo 'demo-coco: WEIGHTS is empty; give the path of official' \
 	    'weights, as in WEIGHTS=nanodet-plus-m_416.pth' >&2; exit 2; }
-	@$(PY) projects/nanodet_plus/demo_coco.py --images $(IMAGES) --weights "$(WEIGHTS)" $(ARGS)
+	@$(PY) -m nanodet_d2.demo projects/nanodet_plus/configs/nanodet_plus_m_416.py \
+	    --weights "$(WEIGHTS)" --input $(IMAGES) --output output/demo_coco $(ARGS)
 
 WEB := projects/nanodet_plus/web
 .PHONY: web

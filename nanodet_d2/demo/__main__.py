@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import itertools
 import json
 import logging
 import os
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
@@ -21,6 +26,7 @@ from nanodet_d2.visualization import draw_boxes
 
 from .sources import Frame, Source, open_inputs
 
+RECENT = 200  # calls that the rate is of
 logger = logging.getLogger("nanodet_d2.demo")
 
 
@@ -57,28 +63,65 @@ class Results:
         os.replace(part, path)
 
 
+class TimedDetector:
+    """A detector that remembers how long its last calls took."""
+
+    def __init__(self, detector: Detector):
+        self.detector = detector
+        self.seconds: collections.deque[float] = collections.deque(maxlen=RECENT)
+
+    def __call__(self, image: np.ndarray) -> Instances:
+        begin = time.perf_counter()
+        found = self.detector(image)
+        self.seconds.append(time.perf_counter() - begin)
+        return found
+
+    def rate(self) -> str:
+        """By the median call, which is none of those that warm up."""
+        rate = 1 / statistics.median(self.seconds) if self.seconds else 0.0
+        return f"{rate:.1f} frames/s by {self.detector.backend} alone"
+
+
 def process(
-    source: Source, detector: Detector, results: Results, *, max_frames: int | None
-) -> float:
-    """Detect in all frames of a source, draw and write; returns the detector's seconds."""
-    seconds = 0.0
-    total = min(x for x in (source.total, max_frames, sys.maxsize) if x is not None)
-    bar = tqdm(total=None if total == sys.maxsize else total, unit="frame", leave=False)
+    source: Source,
+    detector: TimedDetector,
+    results: Results,
+    bar: tqdm,
+    *,
+    max_frames: int | None = None,
+) -> None:
+    """Detect in the frames of a source, draw and write; the source is closed whatever happens."""
     try:
-        for done, frame in enumerate(source, 1):
-            begin = time.perf_counter()
+        for frame in itertools.islice(source, max_frames):
             found = detector(frame.image)
-            seconds += time.perf_counter() - begin
             results.add(frame, found)
-            source.write(frame, draw_boxes(frame.image, found, detector.class_names))
+            source.write(frame, draw_boxes(frame.image, found, detector.detector.class_names))
+            bar.set_postfix_str(detector.rate(), refresh=False)
             bar.update()
-            bar.set_postfix_str(f"detector alone {done / seconds:.1f} frame/s")
-            if done == max_frames:
-                break
     finally:
-        bar.close()
         source.close()
-    return seconds
+
+
+def process_all(
+    sources: Sequence[Source], detector: TimedDetector, results: Results, max_frames: int | None
+) -> list[str]:
+    """Use one source after the other; one that fails does not cost the next.
+
+    Returns:
+        What was wrong.
+    """
+    totals = [x.total if max_frames is None or x.total is None else min(x.total, max_frames)
+              for x in sources]  # fmt: skip
+    total = None if None in totals else sum(totals)
+    problems = []
+    with tqdm(total=total, unit="frame") as bar:
+        for source in sources:
+            try:
+                process(source, detector, results, bar, max_frames=max_frames)
+            except ValueError as error:
+                problems.append(str(error))
+            problems += source.problems
+    return problems
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,38 +130,34 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(name="nanodet_d2")
     try:
         sources = open_inputs(args.input, args.output)
-        detector = Detector(
-            args.model,
-            args.weights,
-            num_threads=args.threads,
-            score_thresh=args.threshold,
-            metadata=args.metadata,
+        detector = TimedDetector(
+            Detector(
+                args.model,
+                args.weights,
+                num_threads=args.threads,
+                score_thresh=args.threshold,
+                metadata=args.metadata,
+            )
         )
     except (ValueError, FileNotFoundError) as error:
         logger.error("%s", error)
         return 1
-    results, seconds, problems = Results(detector.class_names), 0.0, []
+    results, problems = Results(detector.detector.class_names), []
     try:
-        for source in sources:
-            try:
-                seconds += process(source, detector, results, max_frames=args.max_frames)
-            except ValueError as error:
-                problems.append(str(error))
-            problems += source.problems
+        problems = process_all(sources, detector, results, args.max_frames)
     except KeyboardInterrupt:
         logger.warning("Stopped by Ctrl+C")
     finally:
         results.save(args.output / "detections.json")
-        for problem in problems:
-            logger.error("%s", problem)
         logger.info(
-            "%d detections in %d pictures, %.1f frames per second by %s; results are in %s",
+            "%d detections in %d pictures, %s; results are in %s",
             len(results.annotations),
             len(results.images),
-            len(results.images) / seconds if seconds else 0.0,
-            detector.backend,
+            detector.rate(),
             args.output,
         )
+    for problem in problems:
+        logger.error("%s", problem)
     return int(bool(problems))
 
 
