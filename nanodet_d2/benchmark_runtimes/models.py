@@ -1,0 +1,87 @@
+"""The files to measure."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanodet_d2.export.metadata import files_of
+from nanodet_d2.predictor import Detector
+
+MODEL_SUFFIXES = (".onnx", ".xml", ".param", ".pt")
+logger = logging.getLogger("nanodet_d2.benchmark_runtimes")
+
+
+@dataclasses.dataclass
+class Model:
+    """A file to measure, with what was found out about it."""
+
+    name: str
+    path: Path
+    weights: str | None = None
+    metadata: Path | None = None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def open(self, threads: int | None) -> Detector:
+        return Detector(self.path, self.weights, metadata=self.metadata, num_threads=threads)
+
+    def size(self) -> int:
+        """Bytes of the model and its weights."""
+        if self.weights is not None:
+            return Path(self.weights).stat().st_size if Path(self.weights).is_file() else 0
+        return sum(x.stat().st_size for x in files_of(self.path)[:-1])  # the last is the json
+
+
+def find_models(folder: Path) -> list[Model]:
+    """Everything in a folder that may be an exported file.
+
+    Raises:
+        ValueError: if there is none, or no such folder.
+    """
+    found = sorted(x for x in folder.glob("*") if x.suffix in MODEL_SUFFIXES)
+    if not found:
+        raise ValueError(f"no exported files in {folder}; looked for {', '.join(MODEL_SUFFIXES)}")
+    return [Model(path.name, path) for path in found]
+
+
+def foreign_model(path: Path, metadata: Path, folder: Path) -> Model:
+    """A model of other origin under a name that :class:`Detector` knows: ncnn's may end in just
+    ``.param``. ``folder`` gets links to its files.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+    """
+    for file in (path, metadata):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} not found")
+    if path.suffix == ".param" and not path.name.endswith(".ncnn.param"):
+        for suffix in (".param", ".bin"):
+            (folder / f"{path.stem}.ncnn{suffix}").symlink_to(path.with_suffix(suffix).resolve())
+        return Model(path.name, folder / f"{path.stem}.ncnn.param", metadata=metadata)
+    return Model(path.name, path, metadata=metadata)
+
+
+def usable(
+    models: Sequence[Model], image: np.ndarray, skipped: list[dict[str, str]]
+) -> list[Model]:
+    """The models that open and run; the others are named, and added to ``skipped``."""
+    kept = []
+    for model in models:
+        try:
+            detector = model.open(None)
+            detector(image)
+        except Exception as error:  # every runtime has its own
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            logger.error("Left out: %s: %s", model.name, reason)
+            skipped.append({"file": model.name, "reason": reason})
+            continue
+        x = detector.metadata
+        model.facts = {"file": model.name, "backend": detector.backend, "kind": x.kind,
+                       "input": [x.input.height, x.input.width], "bytes": model.size()}  # fmt: skip
+        kept.append(model)
+    return kept

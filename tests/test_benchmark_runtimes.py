@@ -1,0 +1,161 @@
+"""The comparison of runtimes: what is measured, what is left out, what is written."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from tqdm import tqdm
+
+from nanodet_d2.benchmark_runtimes import __main__ as command
+from nanodet_d2.benchmark_runtimes import measure as measuring
+from nanodet_d2.benchmark_runtimes.models import Model
+from nanodet_d2.benchmark_runtimes.report import table
+from nanodet_d2.config import apply_overrides
+from nanodet_d2.export.writer import Job, export
+
+CONFIG = "projects/nanodet_plus/configs/demo_shapes.py"
+
+
+@pytest.fixture(scope="module")
+def exported(root, shapes, shapes_overrides, tmp_path_factory):
+    """A folder with an untrained detector as TorchScript, and files that cannot be read."""
+    folder = tmp_path_factory.mktemp("exported")
+    cfg = apply_overrides(LazyConfig.load(str(root / CONFIG)), shapes_overrides)
+    torch.manual_seed(0)
+    torch.save(instantiate(cfg.model).state_dict(), folder / "weights.pth")
+    job = Job(
+        str(root / CONFIG),
+        str(folder / "weights.pth"),
+        formats=("torchscript",),
+        output=folder,
+        input_size=(64, 96),
+        verify=False,
+        overrides=tuple(shapes_overrides),
+    )
+    export(job)
+    (folder / "broken.torchscript.pt").write_bytes(b"not a model")
+    (folder / "other.pt").write_bytes(b"")
+    (folder / "readme.txt").write_text("no model")
+    return folder
+
+
+def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, capsys):
+    output = tmp_path / "out"
+    arguments = ["--rounds", "2", "--threads", "1", "--output", str(output)]
+    data = ["--json", shapes["val"]["json"], "--images", shapes["val"]["images"]]
+    assert command.main([str(exported), *arguments, *data]) == 0
+
+    content = json.loads((output / "runtimes.json").read_text())
+    (model,) = content["models"]
+    assert (model["file"], model["backend"]) == ("demo_shapes.torchscript.pt", "torchscript")
+    assert (model["kind"], model["input"]) == ("raw", [64, 96])
+    assert model["bytes"] == (exported / "demo_shapes.torchscript.pt").stat().st_size
+    assert model["AP"] == 0  # untrained: nothing reaches the score threshold
+    latency = model["latency"]["1"]
+    for part in ("network", "total"):
+        assert 0 < latency[part]["median_ms"] <= latency[part]["p90_ms"]
+    assert latency["images_per_second"] > 0
+
+    assert [x["file"] for x in content["skipped"]] == ["broken.torchscript.pt", "other.pt"]
+    assert "Left out: other.pt" in caplog.text and "is no exported file" in caplog.text
+    assert "| demo_shapes.torchscript.pt | torchscript | raw |" in capsys.readouterr().out
+    assert cv2.imread(str(output / "runtimes.png")).shape[2] == 3
+
+
+def test_a_model_of_other_origin_runs_beside_ours(shared, exported, tmp_path):
+    pytest.importorskip("ncnn")
+    names = [str(i) for i in range(80)]
+    described = json.loads((exported / "demo_shapes.torchscript.json").read_text())
+    described.update(class_names=names, outputs=["cls8", "dis8"])
+    described["input"].update(height=416, width=416)
+    (tmp_path / "official.json").write_text(json.dumps(described))
+    official = shared / "weights/nanodet-plus-m_416.param"
+    output = tmp_path / "out"
+    status = command.main(
+        [str(exported), "--other", str(official), str(tmp_path / "official.json"),
+         "--rounds", "1", "--threads", "1", "--output", str(output)]
+    )  # fmt: skip
+    models = json.loads((output / "runtimes.json").read_text())["models"]
+    (found,) = [x for x in models if x["file"] == official.name]
+    assert status == 0 and len(models) == 2 and found["backend"] == "ncnn"
+    sizes = [official.with_suffix(suffix).stat().st_size for suffix in (".param", ".bin")]
+    assert found["bytes"] == sum(sizes)
+    assert "AP" not in found and not (output / "runtimes.png").exists()
+
+
+class FakeDetector:
+    def __init__(self, name, log, clock):
+        self.name, self.log, self.clock = name, log, clock
+
+    def prepare(self, images):
+        return images[0]
+
+    def run(self, data):
+        self.log.append(self.name)
+        self.clock.now += 0.001
+
+    def __call__(self, image):
+        self.clock.now += 0.003
+
+
+def test_models_take_turns_and_the_first_call_of_a_block_is_not_counted(monkeypatch):
+    clock, log = types.SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
+    detectors = {name: FakeDetector(name, log, clock) for name in "abc"}
+    rounds = 4
+    found = measuring.measure(
+        detectors, np.zeros((2, 2, 3), np.uint8), rounds=rounds, bar=tqdm(disable=True)
+    )
+    blocks = [log[i] for i in range(0, len(log), measuring.BLOCK)]
+    assert len(log) == 3 * rounds * measuring.BLOCK
+    assert all(sorted(blocks[i : i + 3]) == ["a", "b", "c"] for i in range(0, len(blocks), 3))
+    assert len({tuple(blocks[i : i + 3]) for i in range(0, len(blocks), 3)}) > 1
+    assert found["a"]["network"]["median_ms"] == pytest.approx(1)
+    assert found["a"]["total"]["p90_ms"] == pytest.approx(3)
+    assert found["a"]["images_per_second"] == pytest.approx(1000 / 3)
+
+
+def test_the_first_call_is_left_out(monkeypatch):
+    times = iter(np.cumsum([0, 9, *[0, 1] * (measuring.BLOCK - 1)]))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: float(next(times)))
+    assert measuring._block(lambda: None) == [1.0] * (measuring.BLOCK - 1)
+
+
+def test_the_table_has_the_fastest_first():
+    def facts(name, milliseconds):
+        times = {"median_ms": milliseconds, "p90_ms": 2 * milliseconds}
+        latency = {"network": times, "total": times, "images_per_second": 1000 / milliseconds}
+        return {"file": name, "backend": "ncnn", "kind": "raw", "bytes": 2_500_000,
+                "latency": {"1": latency, "2": latency}}  # fmt: skip
+
+    models = [Model(x, None, facts=facts(x, y)) for x, y in (("slow", 20.0), ("fast", 10.0))]
+    models[0].facts["AP"] = 36.115
+    lines = table(models).splitlines()
+    assert lines[2].startswith("| fast | ncnn | raw | 2.50 | – | 10.0 (20.0) | 10.0 (20.0) | 100.0")
+    assert lines[3].startswith("| slow | ncnn | raw | 2.50 | 36.1")
+    assert lines[0].count("threads") == 1 and lines[0].count("1 thread:") == 1
+
+
+def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert command.main([str(empty)]) == 1
+    assert "no exported files in" in caplog.text
+    (empty / "a.onnx").write_bytes(b"no model")
+    output = ["--output", str(tmp_path / "out")]
+    assert command.main([str(empty), *output]) == 1
+    assert "Left out: a.onnx" in caplog.text and "None of the 1 files" in caplog.text
+    assert command.main([str(exported), "--other", "none.param", "none.json"]) == 1
+    assert "none.param not found" in caplog.text
+    script = exported / "demo_shapes.torchscript.pt"
+    described = exported / "demo_shapes.torchscript.json"
+    assert command.main([str(exported), "--other", str(script), str(described)]) == 1
+    assert "more than one model is called demo_shapes.torchscript.pt" in caplog.text
+    with pytest.raises(SystemExit):
+        command.main([str(exported), "--json", "a.json"])
