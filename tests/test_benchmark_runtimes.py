@@ -22,6 +22,11 @@ from nanodet_d2.export.writer import Job, export
 CONFIG = "projects/nanodet_plus/configs/demo_shapes.py"
 
 
+@pytest.fixture(autouse=True)
+def no_logger(monkeypatch):
+    monkeypatch.setattr(command, "setup_logger", lambda **_: None)  # caplog reads the root logger
+
+
 @pytest.fixture(scope="module")
 def exported(root, shapes, shapes_overrides, tmp_path_factory):
     """A folder with an untrained detector as TorchScript, and files that cannot be read."""

@@ -42,6 +42,7 @@ class BrightDetector:
 @pytest.fixture(autouse=True)
 def bright_detector(monkeypatch):
     monkeypatch.setattr(demo, "Detector", BrightDetector)
+    monkeypatch.setattr(demo, "setup_logger", lambda **_: None)  # caplog reads the root logger
 
 
 def picture(left: int | None = 10) -> np.ndarray:
