@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from nanodet_d2.demo import __main__ as demo
 from nanodet_d2.demo import sources
+from nanodet_d2.predictor import Detector
 from nanodet_d2.visualization import draw_boxes
 
 HEIGHT, WIDTH = 48, 64
@@ -254,3 +255,19 @@ def test_boxes_are_drawn_in_place():
     assert (image == picture(None)).all() and drawn.shape == image.shape
     assert changed[:, 1].min() >= 18 and (drawn[20:31, 20] != image[20:31, 20]).any(axis=1).all()
     assert (draw_boxes(image, found[:0], ["dog", "lamp"]) == image).all()
+
+
+def test_a_config_with_official_weights(root, shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "Detector", Detector)
+    config = str(root / "projects/nanodet_plus/configs/nanodet_plus_m_416.py")
+    weights = str(shared / "weights/nanodet-plus-m_416.pth")
+    picture = shared / "coco_tiny/val2017/000000005001.jpg"
+    output = str(tmp_path / "out")
+    rest = ["--weights", weights, "--input", str(picture), "--output", output, "--threshold", "0.5"]
+    assert demo.main([config, *rest]) == 0
+    content = json.loads((tmp_path / "out/detections.json").read_text())
+    expected = Detector(config, weights, score_thresh=0.5)(picture)
+    scores = [x["score"] for x in content["annotations"]]
+    assert scores == pytest.approx(expected.scores.tolist(), abs=1e-5)  # five decimals
+    assert {x["category_id"] for x in content["annotations"]} == {1}  # person
+    assert cv2.imread(str(tmp_path / "out/pictures" / picture.name)).shape == (480, 640, 3)
