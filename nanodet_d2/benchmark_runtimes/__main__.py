@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,18 +57,15 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 1, after one line that says why, if nothing can be measured."""
     args = parse_args(argv)
     setup_logger(name="nanodet_d2")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            models = find_models(args.folder)
-            for path, metadata in args.other:
-                models.append(foreign_model(Path(path), Path(metadata), Path(folder)))
-            for config, weights in args.pytorch:
-                models.append(Model(Path(config).name, Path(config), weights=weights))
-            _refuse_equal_names(models)
-            return benchmark(args, models)
-        except (ValueError, FileNotFoundError) as error:
-            logger.error("%s", error)
-            return 1
+    try:
+        models = find_models(args.folder)
+        models += [foreign_model(Path(path), Path(json_file)) for path, json_file in args.other]
+        models += [Model(Path(path).name, Path(path), weights=x) for path, x in args.pytorch]
+        _refuse_equal_names(models)
+        return benchmark(args, models)
+    except (ValueError, FileNotFoundError) as error:
+        logger.error("%s", error)
+        return 1
 
 
 def _refuse_equal_names(models: Sequence[Model]) -> None:

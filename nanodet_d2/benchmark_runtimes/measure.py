@@ -21,8 +21,9 @@ from nanodet_d2.predictor import Detector
 
 from .models import Model
 
-# Calls in a row, whose first is not counted: it warms caches that others used, and meanwhile the
-# threads of the runtime before, which wait actively for a while, fall asleep.
+# Seconds before a block of calls: the threads of the runtime before, which wait actively for a
+# while, fall asleep. The first call of a block is not counted: it warms the caches.
+PAUSE = 0.05
 BLOCK = 6
 logger = logging.getLogger("nanodet_d2.benchmark_runtimes")
 
@@ -81,6 +82,7 @@ def measure(
 
 def _block(call: Callable[[], Any]) -> list[float]:
     seconds = []
+    time.sleep(PAUSE)
     for _ in range(BLOCK):
         begin = time.perf_counter()
         call()

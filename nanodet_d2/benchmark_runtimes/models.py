@@ -49,9 +49,8 @@ def find_models(folder: Path) -> list[Model]:
     return [Model(path.name, path) for path in found]
 
 
-def foreign_model(path: Path, metadata: Path, folder: Path) -> Model:
-    """A model of other origin under a name that :class:`Detector` knows: ncnn's may end in just
-    ``.param``. ``folder`` gets links to its files.
+def foreign_model(path: Path, metadata: Path) -> Model:
+    """A model of other origin, which a json describes.
 
     Raises:
         FileNotFoundError: if a file is not there.
@@ -59,10 +58,6 @@ def foreign_model(path: Path, metadata: Path, folder: Path) -> Model:
     for file in (path, metadata):
         if not file.is_file():
             raise FileNotFoundError(f"{file} not found")
-    if path.suffix == ".param" and not path.name.endswith(".ncnn.param"):
-        for suffix in (".param", ".bin"):
-            (folder / f"{path.stem}.ncnn{suffix}").symlink_to(path.with_suffix(suffix).resolve())
-        return Model(path.name, folder / f"{path.stem}.ncnn.param", metadata=metadata)
     return Model(path.name, path, metadata=metadata)
 
 
