@@ -30,15 +30,20 @@ def benchmark(args: argparse.Namespace, models: Sequence[Model]) -> int:
     if not kept:
         logger.error("None of the %d files can be used", len(models))
         return 1
-    try:
-        measure_all(kept, image, args.threads, args.rounds)
-        if args.json:
-            score_all(kept, args.json, args.images, args.threads[-1])
-    finally:
+
+    def save() -> None:
         result = {"machine": machine(), "image": list(image.shape[:2]), "rounds": args.rounds,
                   "models": [x.facts for x in kept], "skipped": skipped}  # fmt: skip
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / "runtimes.json").write_text(json.dumps(result, indent=1))
+
+    try:
+        measure_all(kept, image, args.threads, args.rounds)
+        save()  # a runtime that crashes takes the process with it
+        if args.json:
+            score_all(kept, args.json, args.images, args.threads[-1])
+    finally:
+        save()
     text = table(kept)
     (args.output / "runtimes.md").write_text(f"{machine()}\n\n{text}\n")
     sys.stdout.write(f"{machine()}\n{text}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import matplotlib.figure
 from .models import Model
 
 COLORS = {"onnxruntime": "C0", "openvino": "C1", "ncnn": "C2", "torchscript": "C3", "pytorch": "C4"}
+MARKERS = "osD^v<>pXP*hd8"
 
 
 def table(models: Sequence[Model]) -> str:
@@ -43,17 +45,16 @@ def _total_ms(model: Model) -> float:
 
 def plot(models: Sequence[Model], path: Path) -> None:
     """AP against latency, image to boxes, with the last number of threads; of those with an AP."""
-    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    for model in (x for x in models if "AP" in x.facts):
-        x, y, backend = _total_ms(model), model.facts["AP"], model.facts["backend"]
-        axes.scatter(x, y, color=COLORS[backend], label=backend)
-        axes.annotate(model.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys())
+    scored = sorted((x for x in models if "AP" in x.facts), key=_total_ms)
+    for model, marker in zip(scored, itertools.cycle(MARKERS)):
+        color = COLORS[model.facts["backend"]]
+        point = (_total_ms(model), model.facts["AP"])
+        axes.scatter(*point, color=color, marker=marker, label=model.name, s=60, alpha=0.7)
+    figure.legend(loc="outside right upper", fontsize=8, title="the fastest first")
     threads = list(models[0].facts["latency"])[-1]
-    axes.set(xlabel=f"image to boxes, ms, {threads} threads", ylabel="AP", xlim=(0, None))
+    axes.set(xlabel=f"image to boxes, ms; threads: {threads}", ylabel="AP", xlim=(0, None))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 

@@ -48,7 +48,7 @@ def evaluate(
     cfg.data.val.json, cfg.data.val.images = str(json_file), str(images)
     loader, evaluator = cfg.dataloader.test, cfg.dataloader.evaluator
     loader.mapper.augmentations = []
-    loader.num_workers = 1
+    loader.num_workers = 0  # a forked one can crash beside the threads of the runtimes
     evaluator.dataset_name = loader.dataset.names
     evaluator.output_dir = str(output_dir) if output_dir else None
 
