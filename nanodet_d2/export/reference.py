@@ -1,0 +1,74 @@
+"""What PyTorch computes, for exported files to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.modeling import detector_postprocess
+from detectron2.structures import Instances
+
+from nanodet_d2.modeling import NanoDetPlus
+from nanodet_d2.modeling.head import clip_boxes, select_detections
+from nanodet_d2.modeling.head.box_coding import grid_priors
+from nanodet_d2.predictor import stretch
+
+from .decode_numpy import select
+from .metadata import ExportMetadata
+
+
+class Reference:
+    """What PyTorch computes for some images: the model as it is trained, before it is fused.
+
+    Args:
+        model: in evaluation mode.
+        metadata: of the model.
+        images: (H, W, 3) uint8 BGR each.
+    """
+
+    def __init__(self, model: NanoDetPlus, metadata: ExportMetadata, images: Sequence[np.ndarray]):
+        self.model, self.metadata, self.images = model, metadata, images
+        self.raw: list[np.ndarray] = []
+        self.boxes: list[np.ndarray] = []
+        self.detections: list[Instances] = []
+        self.lowest: list[float] = []  # score that a detection needed
+        for image in images:
+            with torch.inference_mode():
+                self._run(image)
+
+    def _run(self, image: np.ndarray) -> None:
+        model, x = self.model, self.metadata.input
+        pixels = torch.from_numpy(stretch(image, x.height, x.width)).permute(2, 0, 1)
+        if (x.channel_order == "BGR") == model.flip_channels:
+            pixels = pixels.flip(0)  # the model is handed RGB images
+        sample = {"image": pixels, "height": image.shape[0], "width": image.shape[1]}
+        pyramid = model.neck(model.backbone(model.preprocess_image([sample]).tensor))
+        raw = model.head(pyramid)
+        found = model.head.decode(raw, model.head.priors(pyramid))
+        scores = found.logits.sigmoid()
+        self.raw.append(torch.cat([scores, found.box_logits], dim=-1)[0].numpy())
+        self.boxes.append(clip_boxes(found.boxes[0], x.height, x.width).numpy())
+        self.detections.append(model([sample])[0]["instances"])
+        self.lowest.append(self._lowest(scores[0].numpy(), self.boxes[-1]))
+
+    def detections_in(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> Instances:
+        """What PyTorch finds in a file's raw or decoded outputs for an image of (height, width)."""
+        model, x = self.model, self.metadata.input
+        if "boxes" in outputs:
+            boxes, scores = torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"])
+        else:
+            raw = torch.from_numpy(outputs["output"])
+            sizes = [(-(-x.height // s), -(-x.width // s)) for s in model.head.strides]
+            priors = grid_priors(sizes, model.head.strides, raw.device)
+            found = model.head.decode(raw, priors)
+            boxes, scores = clip_boxes(found.boxes, x.height, x.width), found.logits
+        (found,) = select_detections(scores, boxes, [(x.height, x.width)], **model.select)
+        return detector_postprocess(found, *size)
+
+    def _lowest(self, scores: np.ndarray, boxes: np.ndarray) -> float:
+        """The threshold, or the score of the last detection where only the best are kept. (It may
+        be an empty box, which is cut off later.)"""
+        x = self.metadata
+        kept = select(scores, boxes, x.score_threshold, x.nms_threshold, x.max_detections)[1]
+        return float(kept[-1]) if len(kept) == x.max_detections else x.score_threshold
