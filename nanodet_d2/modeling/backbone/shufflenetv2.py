@@ -28,7 +28,9 @@ STAGE_STRIDES = {"res3": 8, "res4": 16, "res5": 32}
 
 def channel_shuffle(x: Tensor) -> Tensor:
     """Interleave the two halves of the channels of ``x`` (N, C, H, W)."""
-    return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    n, c, h, w = x.shape
+    # In these very steps pnnx knows it for ncnn's one layer.
+    return x.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
 class ShuffleUnit(nn.Module):

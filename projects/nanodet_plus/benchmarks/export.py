@@ -17,13 +17,16 @@ from typing import Any
 
 import common
 import numpy as np
+import torch
 
 from nanodet_d2.export.metadata import SUFFIXES, metadata_path
+from nanodet_d2.export.network import RawNetwork, load_model
 from nanodet_d2.predictor import Detector, load_image
 
 PAUSE = 0.05  # seconds
-WARMUP, BURST = 2, 5  # calls of a burst that do not count, and that do
+WARMUP, BURST = 5, 15  # calls of a burst that do not count, and that do
 NUMPY = " + NumPy"
+PLAIN, FUSED = "pytorch eager", "pytorch eager, fused, channels_last"
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--official", type=Path, help="the official ncnn model's param file")
-    parser.set_defaults(repeats=20, device="cpu")
+    parser.set_defaults(repeats=8, device="cpu")
     args = parser.parse_args()
     common.start(args)
     image = load_image(args.image)
@@ -54,7 +57,8 @@ def build_sides(args: Any, image: np.ndarray) -> dict[str, Callable[[], Any]]:
     """The network alone of every file, with its input ready; of the raw ones whole detections."""
     sides: dict[str, Callable[[], Any]] = {}
     eager = Detector(args.config_file, args.weights, num_threads=args.threads)
-    sides["pytorch eager"] = network_alone(eager, image)
+    sides[PLAIN] = plain_network(args, eager.prepare([image]))
+    sides[FUSED] = network_alone(eager, image)
     for path in sorted(args.folder.iterdir()):
         if not path.name.endswith(tuple(SUFFIXES.values())):
             continue
@@ -67,6 +71,18 @@ def build_sides(args: Any, image: np.ndarray) -> dict[str, Callable[[], Any]]:
         official = Detector(args.official, num_threads=args.threads, metadata=metadata_path(ours))
         sides["official ncnn"] = network_alone(official, image)
     return sides
+
+
+def plain_network(args: Any, data: np.ndarray) -> Callable[[], Any]:
+    """The config's model as it is trained and evaluated, without fusion."""
+    network = RawNetwork(load_model(args.config_file, args.weights).model).eval()
+    tensor = torch.from_numpy(data)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return network(tensor)
+
+    return call
 
 
 def network_alone(detector: Detector, image: np.ndarray) -> Callable[[], Any]:
@@ -102,8 +118,9 @@ def ratios(times: Mapping[str, list[float]]) -> dict[str, list[str]]:
         if raw and small:
             pairs[f"{small} / {raw}"] = (small, raw)
     for name in times:
-        if "_end2end" not in name and NUMPY not in name and name != "pytorch eager":
-            pairs[f"pytorch eager / {name}"] = ("pytorch eager", name)
+        if "_end2end" not in name and NUMPY not in name and name not in (PLAIN, FUSED):
+            pairs[f"{PLAIN} / {name}"] = (PLAIN, name)
+            pairs[f"{FUSED} / {name}"] = (FUSED, name)
     ours = next((n for n in times if n.endswith("_fp16.ncnn.param")), None)
     if ours and "official ncnn" in times:
         pairs[f"{ours} / official"] = (ours, "official ncnn")
