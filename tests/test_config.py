@@ -10,7 +10,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.config import (
+from nanodet_d2.config import (, refuse_unknown_train_keys
     apply_overrides,
     bind,
     get_config,
@@ -50,6 +50,7 @@ def test_no_config_is_forgotten(root):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
     cfg = apply_overrides(load(name), [*shapes_overrides, "dataloader.train.num_workers=0"])
+    refuse_unknown_train_keys(cfg)
     if "pretrained" in cfg.model.backbone:
         cfg.model.backbone.pretrained = False  # weights come over the network
     model = instantiate(cfg.model)

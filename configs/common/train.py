@@ -23,7 +23,7 @@ train = dict(
     early_stop_patience=None,  # evaluations without a better AP after which the training ends
     checkpointer=dict(period=6_160, max_to_keep=3),
     amp=dict(enabled=False),
-    ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0)),
+    ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0)),
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
     # The auxiliary branch may leave the step after model.aux_detach_iter.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=True),

@@ -35,7 +35,7 @@ OVERRIDES = [
     "train.max_iter=24",
     "train.device=cpu",
     "train.seed=1",
-    "+train.ema.settings.start_share=0.25",
+    "train.ema.settings.start_share=0.25",
 ]
 TIMES = {"eta_seconds", "time", "data_time", "rank_data_time"}  # differ from run to run
 
