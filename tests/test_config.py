@@ -10,7 +10,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.config import (, refuse_unknown_train_keys
+from nanodet_d2.config import (
     apply_overrides,
     bind,
     get_config,
