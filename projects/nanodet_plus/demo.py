@@ -31,7 +31,8 @@ logger = logging.getLogger("nanodet_d2.demo")
 def main() -> None:
     args = parse_args()
     start = time.time()
-    setup_logger(name="nanodet_d2")
+    # As train_net.py does, or each line would come twice.
+    setup_logger(str(args.output), distributed_rank=0, name="nanodet_d2")
     logger.info("Step 1 of 3: drawing the images")
     splits = make_shapes_dataset(args.output / "data")
     overrides = [

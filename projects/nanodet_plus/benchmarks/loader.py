@@ -20,7 +20,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data import transforms as T
 
-from nanodet_d2.data import RandomWarp, split_name
+from nanodet_d2.data import DetectionMapper, ImageCache, RandomWarp, split_name
 
 BAR = 200  # images per second
 MEAN = np.array([103.53, 116.28, 123.675], np.float32)
@@ -47,6 +47,7 @@ def main() -> None:
     ours = cfg.dataloader.train.mapper
     sides = {
         "this project": over(instantiate(ours), records),
+        "this project, images in a cache": over(cached(instantiate(ours), records), records),
         "reference's arithmetic": over(ReferencePipeline(ours.augmentations[0]), records),
         "detectron2's mapper, large-scale jitter": over(large_scale_jitter(args.size), records),
         "reading alone": over(lambda x: cv2.imread(x["file_name"]), records),
@@ -66,6 +67,13 @@ def over(mapper: Callable[[dict[str, Any]], Any], records: list[dict[str, Any]])
             mapper(dict(record))
 
     return run
+
+
+def cached(mapper: DetectionMapper, records: list[dict[str, Any]]) -> DetectionMapper:
+    """The mapper from its second epoch on: the first one of the measurement does not count."""
+    cache = ImageCache(storage="ram", gigabytes=8)
+    cache.prepare(records, image_format=mapper.image_format)
+    return mapper.with_cache(cache)
 
 
 class ReferencePipeline:
