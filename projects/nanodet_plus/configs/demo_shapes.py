@@ -23,5 +23,6 @@ train.max_iter = 1800
 train.eval_period = 900
 train.log_period = 20
 train.checkpointer.period = 900
-train.ema.settings = dict(decay=0.99, warmup=100.0)  # ~100 steps, for so short a training
+train.ema.settings.decay = 0.99  # ~100 steps, for so short a training
+train.ema.settings.warmup = 100.0
 train.output_dir = "./output/demo"

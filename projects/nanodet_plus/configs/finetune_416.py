@@ -20,5 +20,7 @@ train.eval_period = 100
 train.checkpointer.period = 100
 train.log_period = 20
 # Half way back to the weights it started from: they forget less of what they were made for.
-train.ema.settings = dict(decay=0.99, warmup=50.0, start_share=0.5)
+train.ema.settings.start_share = 0.5
+train.ema.settings.decay = 0.99
+train.ema.settings.warmup = 50.0
 train.output_dir = "./output/finetune_416"
