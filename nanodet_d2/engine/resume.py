@@ -75,7 +75,10 @@ def resolve_seed(cfg: DictConfig, resumed: ResumePoint | None) -> None:
 
 
 def rewind_log(output_dir: str, steps: int) -> None:
-    """Drop the lines after so many steps, which are going to be written again, and a torn one."""
+    """Drop the lines after so many steps, which are going to be written again, and a torn one.
+
+    A line may tell of an earlier step than the one before it: of what was not logged since.
+    """
     path = Path(output_dir) / LOG_FILE
     if not path.is_file():
         return
@@ -85,6 +88,7 @@ def rewind_log(output_dir: str, steps: int) -> None:
             iteration = json.loads(line)["iteration"]
         except (ValueError, KeyError):
             continue
-        if iteration < steps:
-            kept.append(line if line.endswith("\n") else line + "\n")
+        if iteration >= steps:
+            break
+        kept.append(line if line.endswith("\n") else line + "\n")
     replace_file(path, "".join(kept))

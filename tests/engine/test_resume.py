@@ -182,7 +182,8 @@ def test_a_file_is_whole_or_as_before(tmp_path):
 
 
 def test_the_log_is_taken_back(tmp_path):
-    lines = ['{"iteration": 1, "lr": 1}', '{"iteration": 3}', '{"iteration": 5}', '{"iterat']
+    lines = ['{"iteration": 1, "lr": 1}', '{"iteration": 3}', '{"iteration": 5}']
+    lines += ['{"iteration": 2}', '{"iterat']  # 2: written with 5
     (tmp_path / "metrics.json").write_text("\n".join(lines))
     rewind_log(str(tmp_path), 4)
     assert (tmp_path / "metrics.json").read_text() == "\n".join(lines[:2]) + "\n"
