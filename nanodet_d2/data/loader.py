@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing
+import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -129,6 +132,19 @@ class TrainLoader(DataLoader):
 def _start_worker(worker_id: int) -> None:
     worker_init_reset_seed(worker_id)
     cv2.setNumThreads(0)  # the workers are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the training is killed.
+
+    torch looks at the parent's id for that, which under the start method "forkserver", Python
+    3.14's default, is not the training's: its workers would wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Positions(Sampler):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -95,6 +99,58 @@ def test_ranks_make_the_batches_of_one(records, ranks, monkeypatch):
         loader.start_at(1)
         found[rank::ranks] = next(iter(loader))
     assert same(found, expected[6:12])
+
+
+TRAINING = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+import torch
+from nanodet_d2.data import build_train_loader
+
+FOLDER = Path(sys.argv[1])
+
+def leave_process_id(record):
+    (FOLDER / str(os.getpid())).touch()
+    return {"image": torch.zeros(3, 8, 8)}
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    records = [{"file_name": "", "image_id": i} for i in range(8)]
+    loader = build_train_loader(
+        records, mapper=leave_process_id, total_batch_size=1, num_workers=2, seed=0
+    )
+    batches = iter(loader)
+    next(batches), next(batches)  # one of each worker
+    print("started", flush=True)
+    time.sleep(60)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_end_with_a_killed_training(tmp_path, method):
+    script, folder = tmp_path / "training.py", tmp_path / "workers"
+    script.write_text(TRAINING)
+    folder.mkdir()
+    training = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(script), str(folder), method],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert training.stdout.readline() == "started\n"
+    training.kill()
+    training.wait()
+    workers = [int(file.name) for file in folder.iterdir()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
 
 
 def test_one_size_per_batch_and_rank(records):
