@@ -47,6 +47,19 @@ class BestCheckpointer(hooks.BestCheckpointer):
         return Path(self._checkpointer.save_dir) / f"{self._file_prefix}.json"
 
 
+class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
+    """detectron2's, which here writes the last step to one file only, ``model_final``.
+
+    A training that is killed between two of them would have no step left to write the second.
+    """
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self.trainer.max_iter - 1:
+            self.save(f"{self.file_prefix}_final", iteration=self.trainer.iter)
+        else:
+            super().after_step()
+
+
 class CurveDrawer(HookBase):
     """Draw ``curves.png`` from detectron2's metrics.json after evaluations and at the end."""
 
@@ -138,14 +151,21 @@ class EarlyStopping(HookBase):
 
 
 class InterruptCheckpointer(HookBase):
-    """Save what was trained when the training ends early, by an error or by Ctrl-C."""
+    """Save what was trained when the training ends early, by an error or by Ctrl-C.
+
+    Place it after the hooks that belong to a step, and before those that may fail.
+    """
 
     def __init__(self, checkpointer: Checkpointer):
         self.checkpointer = checkpointer
+        self._last_step: int | None = None
+
+    def after_step(self) -> None:
+        self._last_step = self.trainer.iter
 
     def after_train(self) -> None:
         trainer = self.trainer
-        if trainer.iter >= trainer.max_iter or trainer.iter <= trainer.start_iter:
+        if trainer.iter >= trainer.max_iter or self._last_step is None:
             return  # finished, or nothing was done
         error = sys.exc_info()[1]
         if isinstance(error, EarlyStop):
@@ -154,8 +174,8 @@ class InterruptCheckpointer(HookBase):
         if isinstance(error, FloatingPointError):
             logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
             return
-        # The step in progress counts for nothing: a checkpoint names the last finished one.
-        trainer.iter -= 1
+        # A step in progress counts for nothing: a checkpoint names the last finished one.
+        trainer.iter = self._last_step
         if comm.is_main_process():
             name = f"model_{trainer.iter:07d}"
             try:

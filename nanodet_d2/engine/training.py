@@ -25,6 +25,7 @@ from .hooks import (
     EarlyStopping,
     InterruptCheckpointer,
     LoaderHint,
+    PeriodicCheckpointer,
 )
 from .resume import ResumePoint, find_resume_point, resolve_seed
 from .trainer import Trainer
@@ -131,7 +132,11 @@ def _build_trainer(
 def _build_hooks(
     cfg: DictConfig, checkpointer: SafeCheckpointer, ema: ModelEMA | None, test: Any
 ) -> list[HookBase | None]:
-    """The order matters: the average first, so that all others see it up to date."""
+    """The order matters: the average first, so that all others see it up to date.
+
+    Checkpoints come after whatever else belongs to their step, because a resumed training does
+    not do that again.
+    """
     main = comm.is_main_process()
     period = cfg.train.eval_period
     writers = build_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
@@ -148,14 +153,14 @@ def _build_hooks(
         EMAHook(ema) if ema else None,
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         InterruptCheckpointer(checkpointer),
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
         validation,
         hooks.EvalHook(period, test),
         *best,
         LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         CurveDrawer(cfg.train.output_dir, period) if main else None,
-        early_stop,  # last, since it ends the step
+        early_stop,  # ends the training, and saves it
+        PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
     ]
 
 

@@ -6,7 +6,9 @@ import errno
 import json
 import logging
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -67,6 +69,7 @@ def start():
         process.start()
         return process
 
+    start.context = context
     return start
 
 
@@ -120,21 +123,61 @@ def test_killed_at_twenty_random_moments(start, shapes_overrides, tmp_path):
     test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills=20)
 
 
+def killed_after_file(number: int, overrides: list[str], output: str) -> None:
+    """A training that is killed as soon as its number-th whole file has its name."""
+    replace, count = os.replace, 0
+
+    def replace_and_die(source, target) -> None:
+        nonlocal count
+        replace(source, target)
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace_and_die
+    run_alone(overrides, output, resume=False)
+
+
+@pytest.mark.slow
+def test_killed_between_any_two_files(start, shapes_overrides, tmp_path):
+    """Evaluation and checkpoint, the best and the latest, a file and its tag: all in one step."""
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=3", "train.log_period=1"]
+    overrides += ["train.max_iter=9", "train.evaluate_raw=true"]
+    whole = start(overrides, tmp_path / "whole", resume=False)
+    whole.join()
+    expected = outcome(tmp_path / "whole")
+    for number in range(1, 100):
+        folder = tmp_path / str(number)
+        killed = start.context.Process(
+            target=killed_after_file, args=(number, overrides, str(folder))
+        )
+        killed.start()
+        killed.join()
+        if killed.exitcode == 0:
+            break  # it has fewer files than that
+        resumed = start(overrides, folder, resume=True)
+        resumed.join()
+        assert resumed.exitcode == 0, Path(f"{folder}.log").read_text()[-2000:]
+        assert_same(outcome(folder), expected)
+    assert number > 10
+
+
 @pytest.fixture
 def trained(shapes_overrides, tmp_path) -> Path:
     overrides = [*OVERRIDES, *shapes_overrides, "train.max_iter=6", "train.eval_period=0"]
+    overrides += ["train.checkpointer.period=2"]
     run(overrides, str(tmp_path / "out"), resume=False)
     return tmp_path / "out"
 
 
 def test_a_torn_checkpoint_is_set_aside(trained, caplog):
-    for name in ("model_final.pth", "model_0000005.pth"):
+    for name in ("model_final.pth", "model_0000003.pth"):
         content = (trained / name).read_bytes()
         (trained / name).write_bytes(content[: len(content) // 2])
     (trained / "model_0000008.pth.unfinished").write_bytes(b"half")
     point = find_resume_point(str(trained))
-    assert (point.checkpoint, point.steps) == (str(trained / "model_0000002.pth"), 3)
-    for name in ("model_final.pth", "model_0000005.pth"):
+    assert (point.checkpoint, point.steps) == (str(trained / "model_0000001.pth"), 2)
+    for name in ("model_final.pth", "model_0000003.pth"):
         assert f"set aside as {name}.damaged" in caplog.text
         assert (trained / f"{name}.damaged").is_file()
     assert not list(trained.glob("*.unfinished"))
@@ -154,7 +197,7 @@ def test_without_a_seed_a_resumed_training_keeps_its_own(shapes_overrides, tmp_p
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(trained, shapes_overrides, monkeypatch):
-    before = (trained / "model_0000005.pth").read_bytes()
+    before = (trained / "model_final.pth").read_bytes()
     real = torch.save
 
     def full(content, file, *args, **kwargs):
@@ -166,7 +209,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(trained, shapes_overrides, 
     with pytest.raises(RuntimeError, match="model_0000008.pth could not be written.*No space left"):
         run(overrides, str(trained), resume=True)
     monkeypatch.setattr(torch, "save", real)
-    assert (trained / "model_0000005.pth").read_bytes() == before
+    assert (trained / "model_final.pth").read_bytes() == before
     assert not list(trained.glob("*.unfinished"))
     run(overrides, str(trained), resume=True)
     assert read_file(str(trained / "model_final.pth"))["iteration"] == 11
