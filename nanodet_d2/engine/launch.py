@@ -21,15 +21,16 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     """Run ``main(args)`` in each process of a training.
 
     Under torchrun the processes are there already: they join by its environment variables, with
-    NCCL where there are GPUs, else with Gloo. After an elastic restart they resume. Without it
-    detectron2 starts one process per GPU.
+    NCCL where there are GPUs, else with Gloo. After an elastic restart they resume, as all do if
+    one is given ``--resume``. Without torchrun detectron2 starts one process per GPU.
 
     Args:
         main: importable, for it may be called in other processes.
         args: of detectron2's ``default_argument_parser``.
 
     Raises:
-        ValueError: for more processes than GPUs, or for both ways at once.
+        ValueError: for more processes than GPUs, for both ways at once, or for hosts with different
+            numbers of processes.
     """
     if all(name in os.environ for name in _TORCHRUN):
         if args.num_gpus > 1 or args.num_machines > 1:
@@ -55,26 +56,43 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    if restarts and not args.eval_only:
-        logger.warning("Restart %d by torchrun: the training is resumed", restarts)
-        args.resume = True
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world_size = next(dist.rendezvous("env://"))
-    # Of each start its own part of the store: else Gloo finds addresses of processes that died.
-    store = dist.PrefixStore(f"start_{restarts}", store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # It outlives the processes. Of each start its own part: else Gloo finds addresses of dead
+        # ones. Without it the store is new, and hosts may differ in how often they restarted.
+        store = dist.PrefixStore(f"start_{restarts}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-    _create_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     try:
+        _create_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         comm.synchronize()
+        _agree_to_resume(args, restarts)
         return main(args)
     finally:
         dist.destroy_process_group()
 
 
+def _agree_to_resume(args: argparse.Namespace, restarts: int) -> None:
+    """Resume all processes if one of them does; a host that took another's place cannot know."""
+    most = max(comm.all_gather(restarts))
+    if most and not args.eval_only:
+        logger.warning("Restart %d by torchrun: the training is resumed", most)
+    args.resume = any(comm.all_gather(args.resume or most > 0))
+
+
 def _create_local_group(size: int) -> None:
-    """Tell detectron2 which ranks share a machine: so many, one after the other."""
+    """Tell detectron2 which ranks share a machine: so many, one after the other.
+
+    Raises:
+        ValueError: if it is not the same number on all machines.
+    """
+    sizes = comm.all_gather(size)
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"processes per host, by rank: {sizes}; allowed: the same --nproc_per_node on all hosts"
+        )
     if hasattr(comm, "create_local_process_group"):  # later than detectron2 0.6
         comm.create_local_process_group(size)
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +34,7 @@ def find_resume_point(output_dir: str) -> ResumePoint | None:
     The log of metrics is taken back to it.
 
     Raises:
-        ValueError: if there are some, and all of them are damaged.
+        ValueError: if there are some, and all of them are damaged; if hosts see different folders.
     """
     found: ResumePoint | ValueError | None = None
     if comm.is_main_process():
@@ -44,8 +46,23 @@ def find_resume_point(output_dir: str) -> ResumePoint | None:
     if isinstance(found, ValueError):
         raise found
     if found is None:
+        _check_shared(output_dir, os.path.join(output_dir, "last_checkpoint"))
         logger.warning("No checkpoint in %s to resume from.", output_dir)
-    return found
+        return None
+    path = os.path.join(output_dir, os.path.basename(found.checkpoint))  # as this host names it
+    _check_shared(output_dir, path)
+    return found._replace(checkpoint=path)
+
+
+def _check_shared(output_dir: str, path: str) -> None:
+    """All ranks see a file of the output folder, or none of them does."""
+    seen = comm.all_gather((socket.gethostname(), os.path.isfile(path)))
+    others = sorted({host for host, is_there in seen if is_there != seen[0][1]})
+    if others:
+        raise ValueError(
+            f"train.output_dir={output_dir} on {', '.join(others)} is not that of {seen[0][0]}: "
+            f"only one has {os.path.basename(path)}; to resume, hosts need to share the folder"
+        )
 
 
 def _find(output_dir: str) -> ResumePoint | None:

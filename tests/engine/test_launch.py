@@ -4,68 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from launching import OVERRIDES, SCRIPT, losses, torchrun
 
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.engine import launch
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "projects" / "nanodet_plus" / "train_net.py"
-CONFIG = ROOT / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
-OVERRIDES = [
-    "data.input_size=[64,64]",
-    "dataloader.train.total_batch_size=6",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "model.aux_detach_iter=4",
-    "model.neck.out_channels=32",
-    "model.freeze_norm=true",
-    "model.score_thresh=0.0",
-    "train.eval_period=0",
-    "train.log_period=1",
-    "train.max_iter=6",
-    "train.device=cpu",
-    "train.seed=1",
-]
-
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no Gloo here")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def torchrun(processes: int, *arguments: str, restarts: int = 0, script: Path = SCRIPT, **env):
-    """Run the training script, in one process without torchrun."""
-    command = [sys.executable, "-W", "ignore"]
-    if processes > 1:
-        options = [f"--nproc_per_node={processes}", f"--max_restarts={restarts}"]
-        options += ["--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]
-        options += ["--monitor_interval=0.1"]
-        command += ["-m", "torch.distributed.run", *options]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [*command, str(script), "--config-file", str(CONFIG), *arguments],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
-    return [{k: v for k, v in x.items() if "loss" in k} for x in lines if "total_loss" in x]
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +108,25 @@ def test_two_ways_at_once_and_absent_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("MASTER_PORT", "1")
     with pytest.raises(ValueError, match="under torchrun allowed: --nproc_per_node"):
         launch(print, args)
+
+
+FOLDER_PER_RANK = """
+import os, sys, runpy
+sys.argv = [{script!r}, *(x.replace("FOLDER", "of_" + os.environ["RANK"]) for x in sys.argv[1:])]
+sys.path.insert(0, os.path.dirname({script!r}))
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def test_a_resume_without_a_shared_folder_is_refused(alone, shapes_overrides, tmp_path):
+    script = tmp_path / "folder_per_rank.py"
+    script.write_text(FOLDER_PER_RANK.format(script=str(SCRIPT)))
+    shutil.copytree(alone, tmp_path / "of_0")
+    output = f"train.output_dir={tmp_path}/FOLDER"
+    done = torchrun(2, "--resume", *OVERRIDES, *shapes_overrides, output, script=script)
+    assert done.returncode != 0
+    assert re.search(
+        "ValueError: train.output_dir=.* is not that of .*: only one has model_final.pth; "
+        "to resume, hosts need to share the folder",
+        done.stdout + done.stderr,
+    )
