@@ -63,7 +63,10 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
-            raise ValueError(f"override {override!r}; allowed: key=value, e.g. train.max_iter=1000")
+            hint = "; options come before overrides" if override.startswith("--") else ""
+            raise ValueError(
+                f"override {override!r}; allowed: key=value, e.g. train.max_iter=1000{hint}"
+            )
         if not key.startswith("+"):
             _require_key(cfg, key)
     return LazyConfig.apply_overrides(cfg, list(overrides))

@@ -139,6 +139,7 @@ def test_partial_refuses_unknown_arguments():
         ("data.train.jsn=a", "data.train has no 'jsn'; did you mean 'json'"),
         ("train.max_iter.x=5", "train.max_iter is .* and has no keys"),
         ("train.max_iter", "allowed: key=value"),
+        ("--resume", "options come before overrides"),
         ("dataloader.train.mapper.augmentations.0.flp=1", "has no 'flp'; did you mean 'flip'"),
         ("dataloader.train.mapper.augmentations.7.flip=1", "has no '7'"),
     ],

@@ -25,6 +25,7 @@ train = dict(
     amp=dict(enabled=False),
     ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0)),
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
+    sync_norm=False,  # batch norms over the images of all ranks; for few images per rank
     # The auxiliary branch may leave the step after model.aux_detach_iter.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=True),
 )

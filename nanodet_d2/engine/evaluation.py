@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -69,7 +71,20 @@ class Evaluation:
         return results
 
     def _measure(self, model: nn.Module) -> Results:
+        share_buffers(model)
         return inference_on_dataset(model, self.loader, self.evaluator) or {}
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Give all ranks the main one's buffers, which are those that are saved.
+
+    In training each rank's batch norms see its own images, so that the ranks would evaluate
+    different models.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def _without_nan(results: Mapping[str, Mapping[str, float]]) -> Results:

@@ -28,6 +28,7 @@ from .hooks import (
     PeriodicCheckpointer,
 )
 from .resume import ResumePoint, find_resume_point, resolve_seed
+from .sync_norm import synchronise_norms
 from .trainer import Trainer
 from .validation_loss import ValidationLoss, build_validation_batches
 from .writers import build_writers
@@ -63,6 +64,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     if cfg.train.deterministic:
         _be_deterministic()
     model = _build_model(cfg)
+    if cfg.train.sync_norm:
+        model = synchronise_norms(model, cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     del cfg.optimizer.params.model  # so that the config can still be saved

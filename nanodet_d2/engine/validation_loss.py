@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from .evaluation import share_buffers
+
 PREFIX = "validation_"
 
 
@@ -72,8 +74,10 @@ def validation_losses(
 ) -> dict[str, float]:
     """Mean of each loss over the images, and their sum as ``total_loss``.
 
-    The model is left as it is: batch norms use their statistics and do not collect any.
+    The model is left as it is: batch norms use their statistics, the main rank's on all ranks, and
+    do not collect any.
     """
+    share_buffers(model)
     was_training = model.training
     model.train()
     for module in model.modules():
