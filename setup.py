@@ -72,7 +72,7 @@ setup(
             "openvino>=2025.0",
             "pnnx",
         ],
-        "dev": ["build", "hypothesis", "pytest", "ruff", "wheel"],
+        "dev": ["build", "hypothesis", "psutil", "pytest", "ruff", "wheel"],
         "hooks": ["pre-commit"],
     },
 )

@@ -27,5 +27,7 @@ train = dict(
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
     sync_norm=False,  # batch norms over the images of all ranks; for few images per rank
     # The auxiliary branch may leave the step after model.aux_detach_iter.
-    ddp=dict(broadcast_buffers=False, find_unused_parameters=True),
+    # bucket_cap_mb: of gradients that are sent together, None for torch's 25; smaller ones leave
+    # earlier in the backward pass.
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=True, bucket_cap_mb=None),
 )

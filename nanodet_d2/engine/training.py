@@ -48,7 +48,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
     model = _build_model(cfg)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
-    return Evaluation(cfg)(create_ddp_model(model, **_ddp_arguments(cfg)))
+    return Evaluation(cfg)(distribute(cfg, model))
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
 
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
-    ddp_model = create_ddp_model(model, **_ddp_arguments(cfg))
+    ddp_model = distribute(cfg, model)
     trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
     checkpointables = {"trainer": trainer}
@@ -205,8 +205,9 @@ def _load_start(
     return 0
 
 
-def _ddp_arguments(cfg: DictConfig) -> dict[str, Any]:
+def distribute(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """The model in torch's distributed wrapper, or as it is in a process alone."""
     arguments = dict(cfg.train.ddp)
     if not str(cfg.train.device).startswith("cuda"):
         arguments["device_ids"] = None  # detectron2 would name a GPU
-    return arguments
+    return create_ddp_model(model, **arguments)

@@ -14,6 +14,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from nanodet_d2.config import apply_overrides
 
@@ -82,9 +83,18 @@ def make_batch(images: int, boxes_per_image: int, size: list[int]) -> list[dict[
 
 
 def make_step(
-    cfg: Any, batch: list[dict[str, Any]], device: str, *, detached: bool, amp: bool
+    cfg: Any,
+    batch: list[dict[str, Any]],
+    device: str,
+    *,
+    detached: bool,
+    amp: bool = False,
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Callable[[], None]:
-    """A training step on the batch, before or after the auxiliary branch is detached."""
+    """A training step on the batch, before or after the auxiliary branch is detached.
+
+    ``wrap`` may put the model into a distributed wrapper.
+    """
     cfg.model.head.num_classes = 80  # as in COCO, without its annotations
     cfg.model.aux_detach_iter = 0 if detached else 1
     model = instantiate(cfg.model).to(device).train()
@@ -94,6 +104,7 @@ def make_step(
     optimizer = instantiate(cfg.optimizer)
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
+    model = wrap(model)
     scaler = torch.amp.GradScaler("cuda", enabled=amp)
 
     def step() -> None:
