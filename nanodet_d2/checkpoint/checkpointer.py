@@ -80,13 +80,16 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         return None
 
+    def numbered_files(self) -> list[Path]:
+        """The checkpoints that are named by their iteration, in its order."""
+        files = Path(self.save_dir).glob("model_*.pth")
+        return sorted(x for x in files if re.fullmatch(r"model_\d+", x.stem))
+
     def _newest_first(self) -> list[Path]:
         """The one last saved, then the numbered ones; the best are no place to resume from."""
-        folder = Path(self.save_dir)
         tagged = self.get_checkpoint_file() if self.has_checkpoint() else ""
-        final = folder / "model_final.pth"
-        numbered = [x for x in folder.glob("model_*.pth") if re.fullmatch(r"model_\d+", x.stem)]
-        files = [Path(tagged), final, *sorted(numbered, reverse=True)]
+        final = Path(self.save_dir) / "model_final.pth"
+        files = [Path(tagged), final, *reversed(self.numbered_files())]
         return [x for x in dict.fromkeys(files) if x.is_file()]
 
     def _load_file(self, filename: str) -> dict[str, Any]:

@@ -51,7 +51,13 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     """detectron2's, which here writes the last step to one file only, ``model_final``.
 
     A training that is killed between two of them would have no step left to write the second.
+    A resumed one counts the files that are there among those it keeps.
     """
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.trainer.start_iter > 0:
+            self.recent_checkpoints = [str(x) for x in self.checkpointer.numbered_files()]
 
     def after_step(self) -> None:
         if self.trainer.iter == self.trainer.max_iter - 1:

@@ -196,6 +196,14 @@ def test_without_a_seed_a_resumed_training_keeps_its_own(shapes_overrides, tmp_p
     assert read_file(str(trained / "model_final.pth"))["trainer"]["seed"] == 1
 
 
+def test_a_resumed_training_keeps_as_many_files(shapes_overrides, trained):
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0"]
+    overrides += ["train.max_iter=14", "train.checkpointer={period: 2, max_to_keep: 3}"]
+    run(overrides, str(trained), resume=True)
+    numbers = sorted(int(x.stem[6:]) for x in trained.glob("model_0*.pth"))
+    assert numbers == [7, 9, 11]
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(trained, shapes_overrides, monkeypatch):
     before = (trained / "model_final.pth").read_bytes()
     real = torch.save
