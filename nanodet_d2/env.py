@@ -67,7 +67,7 @@ def detectron2_flavour() -> str:
     return "compiled" if any(map(has_compiled_op, operators)) else "Python only"
 
 
-def device_of() -> str:
+def devices() -> str:
     """The devices, in words."""
     found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
     for i in range(torch.cuda.device_count()):
@@ -83,7 +83,7 @@ def facts() -> dict[str, str]:
     return {
         "nanodet_d2": f"{nanodet_d2.__version__} in {os.path.dirname(nanodet_d2.__file__)}",
         "Python": f"{platform.python_version()} on {platform.platform()}",
-        "device": device_of(),
+        "device": devices(),
         **{packages[0]: version(module, packages) for module, packages in REQUIRED.items()},
         "detectron2's operators": detectron2_flavour(),
         **{f"{packages[0]} (optional)": version(m, packages) for m, packages in OPTIONAL.items()},

@@ -1,11 +1,12 @@
 """Checkpoints: this project's own and the reference's."""
 
-from .checkpointer import SafeCheckpointer, replace_file
+from .checkpointer import FINAL, SafeCheckpointer, replace_file
 from .loading import LoadReport, load_weights
 from .reading import read_file, read_weights
 from .reference import convert_reference_state_dict
 
 __all__ = [
+    "FINAL",
     "LoadReport",
     "SafeCheckpointer",
     "convert_reference_state_dict",

@@ -16,6 +16,7 @@ from .reading import read_file
 
 logger = logging.getLogger(__name__)
 
+FINAL = "model_final"  # name of a training's last checkpoint
 _UNFINISHED = ".unfinished"  # suffix of a file while it is written
 _DAMAGED = ".damaged"  # of one that was set aside
 
@@ -88,7 +89,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _newest_first(self) -> list[Path]:
         """The one last saved, then the numbered ones; the best are no place to resume from."""
         tagged = self.get_checkpoint_file() if self.has_checkpoint() else ""
-        final = Path(self.save_dir) / "model_final.pth"
+        final = Path(self.save_dir) / f"{FINAL}.pth"
         files = [Path(tagged), final, *reversed(self.numbered_files())]
         return [x for x in dict.fromkeys(files) if x.is_file()]
 

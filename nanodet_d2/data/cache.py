@@ -63,9 +63,12 @@ class ImageCache:
         starts = np.cumsum([0, *sizes.values()])
         header = 8 * len(sizes)  # two int32 per image
         needed = header + int(starts[-1])
-        self._check_room(needed, len(sizes))
+        path = None
+        if self.storage == "disk":
+            path = Path(self.folder) / f"images-{_fingerprint(sizes, image_format)}.bin"
+        self._check_room(needed, len(sizes), path)
         self._starts = starts
-        self._block = self._reserve(max(needed, 1), _fingerprint(sizes, image_format))
+        self._block = self._reserve(max(needed, 1), path)
         self._attach()
 
     def read(self, record: Record, reader: Callable[[Record], np.ndarray]) -> np.ndarray:
@@ -101,31 +104,24 @@ class ImageCache:
         if hasattr(self, "_block"):
             self._attach()
 
-    def _check_room(self, needed: int, count: int) -> None:
+    def _check_room(self, needed: int, count: int, path: Path | None) -> None:
         task = f"the image cache needs {needed / _GB:.2f} GB for {count} images"
         if needed > self.gigabytes * _GB:
             raise ValueError(f"{task}; allowed by cache.gigabytes: {self.gigabytes:g}")
-        where = self.folder if self.storage == "disk" else _SHARED_MEMORY
-        if self.storage == "disk":
-            os.makedirs(where, exist_ok=True)
-        if os.path.isdir(where):
-            free = shutil.disk_usage(where).free + self._reserved(needed)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        where = path.parent if path else Path(_SHARED_MEMORY)
+        if where.is_dir():
+            reserved = path.stat().st_size if path and path.is_file() else 0  # by an earlier one
+            free = shutil.disk_usage(where).free + reserved
             if needed > free:
                 raise ValueError(f"{task}; free in {where}: {free / _GB:.2f} GB")
 
-    def _reserved(self, needed: int) -> int:
-        """Bytes of earlier trainings' files, which may be this one's."""
-        if self.storage == "ram":
-            return 0
-        files = Path(self.folder).glob("images-*.bin")
-        return sum(needed for file in files if file.stat().st_size == needed)
-
-    def _reserve(self, size: int, fingerprint: str) -> SharedMemory | Path:
-        if self.storage == "ram":
+    def _reserve(self, size: int, path: Path | None) -> SharedMemory | Path:
+        if path is None:
             memory = SharedMemory(create=True, size=size)
             weakref.finalize(self, _release, memory, os.getpid())
             return memory
-        path = Path(self.folder) / f"images-{fingerprint}.bin"
         with open(path, "ab") as file:  # made if it is not there; the ranks may do so at once
             os.posix_fallocate(file.fileno(), 0, size)
         return path

@@ -81,7 +81,7 @@ class RandomColor(Augmentation):
 def adjust_color(
     image: np.ndarray, brightness: float = 0.0, contrast: float = 1.0, saturation: float = 1.0
 ) -> np.ndarray:
-    """Shift, scale and saturate a uint8 image (H, W, 3), whose channels are values in [0, 1].
+    """Shift, scale and saturate a uint8 image (H, W, 3). ``brightness`` is a share of 255.
 
     Scaling the S of HSV by f moves a channel c to V + f (c - V), where V is the pixel's largest
     channel. So all three steps are one weighted sum of c and V, rounded and clipped once.

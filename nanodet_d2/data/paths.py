@@ -30,7 +30,7 @@ def require_files(
     checked below a ``root`` that is a URL.
 
     Raises:
-        FileNotFoundError: for missing images; the message names the first.
+        FileNotFoundError: for missing images; the message names the first three.
         ValueError: for images outside, unless ``allow_outside``.
     """
     if "://" in root:

@@ -73,29 +73,38 @@ def examine_pair(
         hashes: of :func:`examine_images`; without them only paths are compared.
     """
     problems, notes = Problems(), []
-    in_train, in_val = (
-        {os.path.realpath(x["file_name"]) for x in split.records.values()} for split in (train, val)
-    )
-    same = [(path, path) for path in sorted(in_train & in_val)]
-    if hashes is not None:
-        same = sorted((hashes[0][key], hashes[1][key]) for key in hashes[0].keys() & hashes[1])
+    same = _shared_images(train, val, hashes)
     for a, b in same:
         problems.add("images of train that are in val as well", a if a == b else f"{a} as {b}")
-    if set(train.classes) != set(val.classes):
-        for name in sorted(set(train.classes) ^ set(val.classes)):
-            where = "train" if name in train.classes else "val"
-            problems.add("categories of only one of train and val", f"{name}, in {where}")
-    known = {b for _, b in same}
-    stems = {_plain(x["file_name"]): x["file_name"] for x in train.records.values()}
-    alike = [
-        (stems[_plain(x["file_name"])], x["file_name"])
-        for x in val.records.values()
-        if x["file_name"] not in known and _plain(x["file_name"]) in stems
-    ]
+    for name in sorted(set(train.classes) ^ set(val.classes)):
+        where = "train" if name in train.classes else "val"
+        problems.add("categories of only one of train and val", f"{name}, in {where}")
+    alike = _alike_names(train, val, known={b for _, b in same})
     if alike:
         examples = ", ".join(f"{a} and {b}" for a, b in alike[:_NAMED])
         notes.append(f"{len(alike)} images of val have the name of one of train: {examples}")
     return problems, notes
+
+
+def _shared_images(
+    train: Split, val: Split, hashes: tuple[Hashes, Hashes] | None
+) -> list[tuple[str, str]]:
+    """(path in train, path in val) of the images of both: of one content, else of one path."""
+    of_train, of_val = hashes or (
+        {os.path.realpath(x["file_name"]): x["file_name"] for x in split.records.values()}
+        for split in (train, val)
+    )
+    return sorted((of_train[key], of_val[key]) for key in of_train.keys() & of_val.keys())
+
+
+def _alike_names(train: Split, val: Split, known: set[str]) -> list[tuple[str, str]]:
+    """(path in train, path in val) of images that are named as copies are, but for those known."""
+    stems = {_plain(x["file_name"]): x["file_name"] for x in train.records.values()}
+    return [
+        (stems[_plain(x["file_name"])], x["file_name"])
+        for x in val.records.values()
+        if x["file_name"] not in known and _plain(x["file_name"]) in stems
+    ]
 
 
 def _plain(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What detectron2's engine lacks: averaged weights, safe checkpoints, metrics as json."""
+"""What detectron2's engine lacks: resumes to the bit, averaged weights, torchrun, reports."""
 
 from .batch_size import choose_batch_size
 from .ema import EMAHook, ModelEMA

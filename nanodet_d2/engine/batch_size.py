@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch import nn
+
+from .building import build_model, build_optimizer_of, uses_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def choose_batch_size(cfg: DictConfig) -> None:
     """
     if cfg.dataloader.train.total_batch_size != AUTO:
         return
-    if not str(cfg.train.device).startswith("cuda"):
+    if not uses_gpu(cfg):
         raise ValueError(
             f"dataloader.train.total_batch_size=auto needs a GPU, found train.device="
             f"{cfg.train.device}; give a number"
@@ -89,12 +88,8 @@ def measure_memory(step: Callable[[int], Any], device: torch.device) -> dict[int
 
 def _trial(cfg: DictConfig) -> Callable[[int], None]:
     """A training step of the config's model on random images, by batch size."""
-    cfg = copy.deepcopy(cfg)
-    model: nn.Module = instantiate(cfg.model).to(cfg.train.device).train()
-    if cfg.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    model = build_model(cfg).train()
+    optimizer = build_optimizer_of(cfg, model)
     sizes = [tuple(size) for size in cfg.dataloader.train.get("sizes", ())]
     height, width = max(sizes or [tuple(cfg.data.input_size)], key=lambda size: size[0] * size[1])
 

@@ -21,9 +21,10 @@ class ModelEMA:
         model: the model to follow, without a distributed wrapper.
         decay: of the average, once ``it`` is far beyond ``warmup``.
         warmup: time constant in steps.
-        start_share: share of the weights the training started from in the result, all along.
-            Fine-tuned weights that are mixed with their start forget less of what they were made
-            for (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
+        start_share: weight of the initial weights in what is averaged: 0.25 averages 0.25 * start
+            + 0.75 * model. Fine-tuned weights that are mixed with their start forget less of what
+            they were made for (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
+            section 3).
 
     Raises:
         ValueError: for a decay or a share outside [0, 1).
@@ -90,7 +91,7 @@ class ModelEMA:
 
 
 class StartOfEMA:
-    """Checkpointable of the weights that a share of an average stays at: a resume needs them."""
+    """Saves and restores the weights that ``start_share`` mixes in, which a resume needs."""
 
     def __init__(self, ema: ModelEMA):
         self.ema = ema

@@ -33,6 +33,13 @@ class Evaluation:
 
     Building reads the annotations, so that what is wrong with them is found before a training and
     not after it.
+
+    Args:
+        cfg: with ``dataloader.test``, ``dataloader.evaluator`` and ``train.output_dir``.
+
+    Raises:
+        ValueError: for annotations that cannot be read.
+        FileNotFoundError: for images that are missing.
     """
 
     def __init__(self, cfg: DictConfig):

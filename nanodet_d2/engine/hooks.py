@@ -12,9 +12,10 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
-from nanodet_d2.checkpoint import replace_file
+from nanodet_d2.checkpoint import FINAL, replace_file
 
 from .report import draw_curves
+from .resume import LOG_FILE
 from .writers import loader_share
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,18 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
     def after_step(self) -> None:
         if self.trainer.iter == self.trainer.max_iter - 1:
-            self.save(f"{self.file_prefix}_final", iteration=self.trainer.iter)
+            self.save(FINAL, iteration=self.trainer.iter)
         else:
             super().after_step()
 
 
 class CurveDrawer(HookBase):
-    """Draw ``curves.png`` from detectron2's metrics.json after evaluations and at the end."""
+    """Draw ``curves.png`` from detectron2's log of metrics after evaluations and at the end.
+
+    Args:
+        output_dir: of the log and the picture.
+        period: steps from one evaluation to the next; 0 for only the end.
+    """
 
     def __init__(self, output_dir: str, period: int):
         self.folder = Path(output_dir)
@@ -81,13 +87,19 @@ class CurveDrawer(HookBase):
         self._draw()
 
     def _draw(self) -> None:
-        metrics = self.folder / "metrics.json"
+        metrics = self.folder / LOG_FILE
         if metrics.is_file() and metrics.stat().st_size:
             draw_curves(metrics, self.folder / "curves.png")
 
 
 class LoaderHint(HookBase):
-    """Say once when the steps wait for the data loader, and for how large a share of their time."""
+    """Say once when the steps wait for the data loader, and for how large a share of their time.
+
+    Args:
+        period: steps over which the share is taken.
+        num_workers: of the loader, to be named.
+        share: above which to speak.
+    """
 
     def __init__(self, period: int, num_workers: int, share: float = 0.3):
         self.period = period
@@ -121,12 +133,20 @@ class EarlyStopping(HookBase):
         period: steps from one evaluation to the next.
         patience: evaluations without a better one after which to stop.
         best: knows the best metric, on the main process; place it before this hook.
+        checkpointer: saves the last step as ``model_final``.
 
     Raises:
         ValueError: for a patience below 1, or without periodic evaluations.
     """
 
-    def __init__(self, period: int, patience: int, best: BestCheckpointer | None):
+    def __init__(
+        self,
+        period: int,
+        patience: int,
+        *,
+        best: BestCheckpointer | None,
+        checkpointer: Checkpointer,
+    ):
         if patience < 1 or period < 1:
             raise ValueError(
                 f"train.early_stop_patience {patience} with train.eval_period {period}; "
@@ -135,6 +155,7 @@ class EarlyStopping(HookBase):
         self.period = period
         self.patience = patience
         self.best = best
+        self.checkpointer = checkpointer
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -153,6 +174,7 @@ class EarlyStopping(HookBase):
                 self.best.best_metric,
                 waited,
             )
+            self.checkpointer.save(FINAL, iteration=self.trainer.iter)
         raise EarlyStop
 
 
@@ -175,8 +197,7 @@ class InterruptCheckpointer(HookBase):
             return  # finished, or nothing was done
         error = sys.exc_info()[1]
         if isinstance(error, EarlyStop):
-            self.checkpointer.save("model_final", iteration=trainer.iter)
-            return
+            return  # saved already
         if isinstance(error, FloatingPointError):
             logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
             return

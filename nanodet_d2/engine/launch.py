@@ -60,8 +60,9 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world_size = next(dist.rendezvous("env://"))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # It outlives the processes. Of each start its own part: else Gloo finds addresses of dead
-        # ones. Without it the store is new, and hosts may differ in how often they restarted.
+        # torchrun's own store outlives the processes: with a prefix for each start Gloo does not
+        # find the addresses of dead ones. Any other store is new at each start, and a prefix would
+        # part hosts that have restarted a different number of times.
         store = dist.PrefixStore(f"start_{restarts}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)

@@ -33,8 +33,8 @@ class StepLosses(NamedTuple):
 def save_report(trainer: Trainer, broken: StepLosses) -> Path:
     """Write losses, image files, weights and batch of a step to ``nonfinite_<iteration>.pth``.
 
-    The batch is made again, which a loader with ``start_at`` can. The weights are those of the
-    step with a fused optimiser that clips; any other has gone on with them. Statistics of batch
+    The batch is made again, which a loader with ``start_at`` can. With a fused optimiser that clips
+    the weights are still those of the step; any other has updated them since. Statistics of batch
     norms may be those after the step; training does not use them.
     """
     path = Path(trainer.report_dir) / f"nonfinite_{broken.iteration:07d}.pth"
@@ -59,6 +59,13 @@ def replay(model: nn.Module, path: str) -> dict[str, Tensor]:
     Args:
         model: of the same config, in training mode, on any device.
         path: of the report.
+
+    Returns:
+        the loss terms by name, as the model gives them.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or it is no checkpoint.
+        RuntimeError: for the weights of another config.
     """
     report = read_file(path)
     model.load_state_dict(report["model"])

@@ -16,6 +16,16 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 logger = logging.getLogger(__name__)
 
+_ITERATIONS = (  # config keys that count them
+    "train.max_iter",
+    "train.eval_period",
+    "train.checkpointer.period",
+    "lr_multiplier.warmup_iters",
+    "train.ema.settings.warmup",
+    "model.aux_detach_iter",
+    "dataloader.train.close_after",
+)
+
 
 def parameter_groups(
     model: nn.Module,
@@ -80,17 +90,6 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
         changes.append(f"train.ema.settings.decay {decay:g} -> {decay**factor:g}")
     cfg.train.reference_batch_size = batch  # the saved config is not scaled again
     logger.info("Batch of %d in place of %d: %s", batch, reference, ", ".join(changes))
-
-
-_ITERATIONS = (
-    "train.max_iter",
-    "train.eval_period",
-    "train.checkpointer.period",
-    "lr_multiplier.warmup_iters",
-    "train.ema.settings.warmup",
-    "model.aux_detach_iter",
-    "dataloader.train.close_after",
-)
 
 
 def build_optimizer(

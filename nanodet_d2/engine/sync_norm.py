@@ -7,21 +7,22 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 
-def synchronise_norms(model: nn.Module, device: str) -> nn.Module:
+def synchronise_norms(model: nn.Module, *, torchs_own: bool) -> nn.Module:
     """A model whose batch norms are replaced; parameters and names of the state stay.
 
-    With torch's layer on GPUs, which is the only place it runs; elsewhere with detectron2's, which
-    needs maps of one size on all ranks.
+    Args:
+        torchs_own: by torch's layer, which runs on GPUs only; else by detectron2's, which needs
+            maps of one size on all ranks.
 
     Raises:
         ValueError: for micro-batches, whose norms would have to wait for each other in the
-            backward pass; elsewhere than on GPUs for norms of a kind that cannot be replaced.
+            backward pass; for norms that detectron2 has no other for.
     """
     if model.micro_batches > 1:
         raise ValueError(
             f"train.sync_norm with model.micro_batches={model.micro_batches}; allowed: one of both"
         )
-    if device.startswith("cuda"):
+    if torchs_own:
         return convert_sync_batchnorm(model)  # torch's own would lose timm's fused activations
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -16,8 +16,7 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
 from .nonfinite import StepLosses, save_report
-
-_WINDOW = 20  # steps over which detectron2's writers smooth
+from .writers import WINDOW, present_losses
 
 
 class Trainer(TrainerBase):
@@ -68,7 +67,7 @@ class Trainer(TrainerBase):
         if start_iter < max_iter:
             super().train(start_iter, max_iter)
             return
-        # All steps are done; what follows the last of them may not be.
+        # Killed after its last step: the final evaluation may still be missing.
         self.iter = self.start_iter = self.max_iter = max_iter
         with EventStorage(max_iter) as self.storage:
             super().before_train()
@@ -141,7 +140,7 @@ class Trainer(TrainerBase):
         self._log_overflows(storage)
 
     def _is_overflow(self) -> bool:
-        """Whether mixed precision may explain it: its scale can still fall."""
+        """Whether it may be an overflow of float16, which a smaller scale would cure."""
         return self.grad_scaler is not None and self.grad_scaler.get_scale() >= 1
 
     def _log_overflows(self, storage: EventStorage) -> None:
@@ -183,12 +182,9 @@ class Trainer(TrainerBase):
 
     def _recent_losses(self) -> dict[str, list[tuple[int, float]]]:
         """(iteration, value) of the present losses: the log shows them smoothed over some steps."""
-        latest = {k: it for k, (_, it) in self.storage.latest().items() if "loss" in k}
-        newest = latest.get("total_loss")
         return {
-            name: [(int(it), float(x)) for x, it in self.storage.history(name).values()[-_WINDOW:]]
-            for name, iteration in latest.items()
-            if iteration == newest
+            name: [(int(it), float(x)) for x, it in self.storage.history(name).values()[-WINDOW:]]
+            for name in present_losses(self.storage)
         }
 
     def _restore_losses(self) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import HookBase, create_ddp_model, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
 
+from .building import build_model, build_optimizer_of, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
 from .evaluation import RAW_PREFIX, Evaluation
 from .hooks import (
@@ -46,7 +47,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     if not cfg.train.init_checkpoint:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
-    model = _build_model(cfg)
+    model = build_model(cfg)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
     return Evaluation(cfg)(distribute(cfg, model))
 
@@ -58,17 +59,21 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         cfg: with ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier`` and ``train``.
         resume: go on from the last checkpoint in ``train.output_dir`` if there is one, as if the
             training had not been interrupted; else start from ``train.init_checkpoint``.
+
+    Raises:
+        FloatingPointError: for a loss that is not finite.
+        ValueError: for settings that do not go together; on a resume for checkpoints that are all
+            damaged, or an output folder that hosts do not share; for too many broken images.
+        RuntimeError: if a checkpoint cannot be written.
     """
     resumed = find_resume_point(cfg.train.output_dir) if resume else None
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
         _be_deterministic()
-    model = _build_model(cfg)
+    model = build_model(cfg)
     if cfg.train.sync_norm:
-        model = synchronise_norms(model, cfg.train.device)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    del cfg.optimizer.params.model  # so that the config can still be saved
+        model = synchronise_norms(model, torchs_own=uses_gpu(cfg))
+    optimizer = build_optimizer_of(cfg, model)
     loader = instantiate(cfg.dataloader.train)
     evaluate = Evaluation(cfg)
 
@@ -105,18 +110,11 @@ def _be_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _build_model(cfg: DictConfig) -> nn.Module:
-    model = instantiate(cfg.model).to(cfg.train.device)
-    if cfg.train.channels_last:  # convolutions take the layout of their weights
-        model = model.to(memory_format=torch.channels_last)
-    return model
-
-
 def _build_trainer(
     cfg: DictConfig, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
 ) -> Trainer:
     amp = cfg.train.amp.enabled
-    if amp and not str(cfg.train.device).startswith("cuda"):
+    if amp and not uses_gpu(cfg):
         raise ValueError(
             f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}"
         )
@@ -150,7 +148,9 @@ def _build_hooks(
         validation = ValidationLoss(period, checkpointer.model, batches)
     if cfg.train.early_stop_patience is not None:
         patience = cfg.train.early_stop_patience
-        early_stop = EarlyStopping(period, patience, best[0] if best else None)
+        early_stop = EarlyStopping(
+            period, patience, best=best[0] if best else None, checkpointer=checkpointer
+        )
     return [
         hooks.IterationTimer(),
         EMAHook(ema) if ema else None,
@@ -162,7 +162,7 @@ def _build_hooks(
         LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         CurveDrawer(cfg.train.output_dir, period) if main else None,
-        early_stop,  # ends the training, and saves it
+        early_stop,
         PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
     ]
 
@@ -203,11 +203,3 @@ def _load_start(
     if ema:
         ema.reset()
     return 0
-
-
-def distribute(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """The model in torch's distributed wrapper, or as it is in a process alone."""
-    arguments = dict(cfg.train.ddp)
-    if not str(cfg.train.device).startswith("cuda"):
-        arguments["device_ids"] = None  # detectron2 would name a GPU
-    return create_ddp_model(model, **arguments)

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from nanodet_d2.layers import batch_norms
+
 from .evaluation import share_buffers
 
 PREFIX = "validation_"
@@ -80,9 +82,8 @@ def validation_losses(
     share_buffers(model)
     was_training = model.training
     model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for norm in batch_norms(model):
+        norm.eval()
     count, sums = 0, {}
     try:
         for batch in batches:

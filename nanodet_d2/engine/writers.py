@@ -13,7 +13,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
-_WINDOW = 20  # steps that a loss is the median of, as in detectron2
+WINDOW = 20  # steps that detectron2's writers smooth over
 
 
 def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
@@ -29,7 +29,7 @@ class MetricPrinter(CommonMetricPrinter):
     """
 
     def __init__(self, max_iter: int):
-        super().__init__(max_iter, _WINDOW)
+        super().__init__(max_iter, WINDOW)
         self.logger = logging.getLogger(__name__)
 
     def write(self) -> None:
@@ -39,9 +39,9 @@ class MetricPrinter(CommonMetricPrinter):
         eta = self._get_eta(storage)
         parts = [f"eta: {eta}"] if eta else []
         parts += [f"iter: {storage.iter}", *self._losses(storage)]
-        share = loader_share(storage, _WINDOW)
+        share = loader_share(storage, WINDOW)
         if share is not None:
-            step = storage.history("time").avg(_WINDOW)
+            step = storage.history("time").avg(WINDOW)
             parts.append(f"time: {step:.4f} s ({share:.0%} waiting for data)")
         parts += [f"lr: {x[0]:.5g}" for name, x in storage.latest().items() if name == "lr"]
         if torch.cuda.is_available():
@@ -49,13 +49,30 @@ class MetricPrinter(CommonMetricPrinter):
         self.logger.info("  ".join(parts))
 
     def _losses(self, storage: EventStorage) -> list[str]:
-        latest = {name: it for name, (_, it) in storage.latest().items() if "loss" in name}
-        newest = latest.get("total_loss", storage.iter)
-        return [
-            f"{name}: {storage.history(name).median(self._window_size):.4g}"
-            for name, iteration in latest.items()
-            if iteration >= newest
+        smooth = present_losses(storage)
+        newest = [
+            name
+            for name, (_, iteration) in storage.latest().items()
+            if "loss" in name and name not in smooth and iteration == storage.iter
         ]
+        return [f"{x}: {storage.history(x).median(WINDOW):.4g}" for x in smooth] + [
+            f"{x}: {storage.history(x).latest():.4g}" for x in newest
+        ]
+
+
+def present_losses(storage: EventStorage) -> list[str]:
+    """Names of the training's losses in its newest step.
+
+    The storage also has losses that have left the model, and those of the validation set, which are
+    not smoothed.
+    """
+    latest, smoothed = storage.latest(), storage.smoothing_hints()
+    newest = latest["total_loss"][1] if "total_loss" in latest else 0
+    return [
+        name
+        for name, (_, iteration) in latest.items()
+        if "loss" in name and smoothed[name] and iteration >= newest
+    ]
 
 
 def loader_share(storage: EventStorage, window: int) -> float | None:

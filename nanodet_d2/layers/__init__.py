@@ -3,11 +3,13 @@
 from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
 from .fusion import fuse_conv_norm, fuse_traced_conv_norm
 from .ghost import GhostBottleneck, GhostModule
+from .norms import batch_norms
 
 __all__ = [
     "DepthwiseSeparableConv",
     "GhostBottleneck",
     "GhostModule",
+    "batch_norms",
     "conv_norm_act",
     "conv_stack",
     "fuse_conv_norm",

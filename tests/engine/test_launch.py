@@ -55,8 +55,8 @@ import os, sys, runpy
 import torch
 from nanodet_d2.engine import trainer, training
 
-build = training._build_model
-training._build_model = lambda cfg: build(cfg).to(getattr(torch, os.environ["DTYPE"]))
+build = training.build_model
+training.build_model = lambda cfg: build(cfg).to(getattr(torch, os.environ["DTYPE"]))
 whole_step = trainer.Trainer.run_step
 def step(self):
     whole_step(self)

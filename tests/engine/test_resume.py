@@ -142,7 +142,7 @@ def killed_after_file(number: int, overrides: list[str], output: str) -> None:
 def test_killed_between_any_two_files(start, shapes_overrides, tmp_path):
     """Evaluation and checkpoint, the best and the latest, a file and its tag: all in one step."""
     overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=3", "train.log_period=1"]
-    overrides += ["train.max_iter=9", "train.evaluate_raw=true"]
+    overrides += ["train.max_iter=9", "train.evaluate_raw=true", "train.validation_loss=true"]
     whole = start(overrides, tmp_path / "whole", resume=False)
     whole.join()
     expected = outcome(tmp_path / "whole")
@@ -194,6 +194,17 @@ def test_without_a_seed_a_resumed_training_keeps_its_own(shapes_overrides, tmp_p
     overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0", "train.seed=-1"]
     run([*overrides, "train.max_iter=9"], str(trained), resume=True)
     assert read_file(str(trained / "model_final.pth"))["trainer"]["seed"] == 1
+
+
+def test_validation_losses_go_on(shapes_overrides, tmp_path):
+    """One that was saved with the training's losses of its step is not one of these."""
+    overrides = [*OVERRIDES, *shapes_overrides, "train.validation_loss=true"]
+    overrides += ["train.eval_period=2", "train.checkpointer.period=2", "train.log_period=1"]
+    for steps, resume in ((4, False), (6, True)):
+        run([*overrides, f"train.max_iter={steps}"], str(tmp_path), resume=resume)
+    lines = [json.loads(x) for x in (tmp_path / "metrics.json").read_text().splitlines()]
+    found = {x["iteration"] for x in lines if "validation_total_loss" in x}
+    assert found >= {1, 3, 5}
 
 
 def test_a_resumed_training_keeps_as_many_files(shapes_overrides, trained):

@@ -19,7 +19,7 @@ def model():
 def test_all_norms_are_replaced_and_nothing_else(model):
     before = model.state_dict()
     norms = sum(isinstance(x, nn.BatchNorm2d) for x in model.modules())
-    after = synchronise_norms(model, "cpu")
+    after = synchronise_norms(model, torchs_own=False)
     assert sum(isinstance(x, NaiveSyncBatchNorm) for x in after.modules()) == norms > 0
     assert {k: v.data_ptr() for k, v in after.state_dict().items()} == {
         k: v.data_ptr() for k, v in before.items()
@@ -28,15 +28,15 @@ def test_all_norms_are_replaced_and_nothing_else(model):
 
 def test_gpus_get_torchs_own(model):
     norms = sum(isinstance(x, nn.BatchNorm2d) for x in model.modules())
-    after = synchronise_norms(model, "cuda:0")
+    after = synchronise_norms(model, torchs_own=True)
     assert sum(isinstance(x, nn.SyncBatchNorm) for x in after.modules()) == norms
 
 
 def test_what_cannot_be_is_refused(model):
     model.micro_batches = 2
     with pytest.raises(ValueError, match="sync_norm with model.micro_batches=2; allowed: one"):
-        synchronise_norms(model, "cpu")
+        synchronise_norms(model, torchs_own=False)
     model.micro_batches = 1
     model.head = nn.Sequential(nn.BatchNorm1d(3))
     with pytest.raises(ValueError, match="found .*BatchNorm1d.*; allowed: BatchNorm2d"):
-        synchronise_norms(model, "cpu")
+        synchronise_norms(model, torchs_own=False)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nanodet_d2.layers import batch_norms
+
 # Raw outputs of head and auxiliary head (None without one), (N, P, K) each, and priors (P, 3).
 Outputs = tuple[Tensor, Optional[Tensor], Tensor]
 
@@ -45,7 +47,7 @@ def in_micro_batches(
 
 @contextlib.contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -13,7 +13,7 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from nanodet_d2.layers import fuse_conv_norm
+from nanodet_d2.layers import batch_norms, fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
 
 from .inputs import batch_ground_truth, batch_images
@@ -120,9 +120,8 @@ class NanoDetPlus(nn.Module):
     def train(self, mode: bool = True) -> NanoDetPlus:
         super().train(mode)
         if self.freeze_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self):
+                norm.eval()
         return self
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

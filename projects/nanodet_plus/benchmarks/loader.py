@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="a COCO file")
     parser.add_argument("--images", type=Path, required=True, help="the folder of its images")
     parser.add_argument("--size", type=int, default=416)
-    parser.set_defaults(threads=1, repeats=5)
+    parser.set_defaults(threads=1, repeats=5, device="cpu")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -52,7 +52,7 @@ def main() -> None:
         "detectron2's mapper, large-scale jitter": over(large_scale_jitter(args.size), records),
         "reading alone": over(lambda x: cv2.imread(x["file_name"]), records),
     }
-    times = common.median_ms(sides, repeats=args.repeats, device="cpu", warmup=1)
+    times = common.median_ms(sides, repeats=args.repeats, device=args.device, warmup=1)
     rates = {name: 1e3 * len(records) / ms for name, ms in times.items()}
     best = rates["this project"]
     rows = [[name, f"{rate:.0f}", f"{best / rate:.1f}"] for name, rate in rates.items()]

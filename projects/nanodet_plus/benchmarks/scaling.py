@@ -6,7 +6,7 @@ torchrun --nproc_per_node 2 scaling.py [--images 8] [--threads 1]
 Every process has as many images, each step. The sides take turns: the first process alone; all
 processes side by side, none of which talks to another; all together, in torch's distributed
 wrapper. What lies between the first two is what they share of the machine, between the last two
-what they wait for each other. On the parallel machine it was made for the first is 1.
+what they wait for each other. With processors of its own for each process the first is nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from train_step import make_batch, make_step
 
-from nanodet_d2.engine.training import distribute
+from nanodet_d2.engine.building import distribute
 
 PHASES = {"with the auxiliary branch": False, "after it was dropped": True}
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, detached: bool) -> dict[str, float]:
     """Median milliseconds of each side, and of adding up as many bytes as the gradients have."""
-    batch = make_batch(args.images, 7, [320, 320])
+    batch = make_batch(args.images, 7, LazyConfig.load(args.config_file).data.input_size)
     gradients = 0
 
     def step(distributed: bool) -> Callable[[], None]:
@@ -59,8 +59,9 @@ def measure(args: argparse.Namespace, detached: bool) -> dict[str, float]:
 
         def wrap(model: torch.nn.Module) -> torch.nn.Module:
             nonlocal gradients
-            parts = [p for n, p in model.named_parameters() if not (detached and "aux" in n)]
-            gradients = sum(p.numel() for p in parts)
+            left = "aux_" if detached else "none"
+            sizes = {n: p.numel() for n, p in model.named_parameters() if not n.startswith(left)}
+            gradients = sum(sizes.values())
             return distribute(cfg, model) if distributed else model
 
         return make_step(cfg, batch, args.device, detached=detached, wrap=wrap)
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace, detached: bool) -> dict[str, float]:
 def report(args: argparse.Namespace, result: dict[str, dict[str, float]]) -> None:
     ranks = comm.get_world_size()
     common.show(common.machine(args.device))
-    common.show(f"{args.images} images of 320 x 320 px per process, {ranks} processes")
+    common.show(f"{args.images} images per process, {ranks} processes, {args.config_file}")
     rows = []
     for name, x in result.items():
         alone, together = args.images / x["alone"] * 1e3, ranks * args.images / x["together"] * 1e3

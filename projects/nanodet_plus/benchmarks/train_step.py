@@ -11,12 +11,13 @@ from typing import Any
 
 import common
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from nanodet_d2.config import apply_overrides
+from nanodet_d2.engine.building import build_model, build_optimizer_of
 
 BASE = "guide"
 VARIANTS: dict[str, tuple[bool, list[str]]] = {  # whether after detachment, and the overrides
@@ -97,11 +98,9 @@ def make_step(
     """
     cfg.model.head.num_classes = 80  # as in COCO, without its annotations
     cfg.model.aux_detach_iter = 0 if detached else 1
-    model = instantiate(cfg.model).to(device).train()
-    if cfg.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    cfg.train.device = device
+    model = build_model(cfg).train()
+    optimizer = build_optimizer_of(cfg, model)
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
     model = wrap(model)
