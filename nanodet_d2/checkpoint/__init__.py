@@ -1,6 +1,6 @@
 """Checkpoints: this project's own and the reference's."""
 
-from .checkpointer import FINAL, SafeCheckpointer, replace_file
+from .checkpointer import FINAL, SafeCheckpointer, replace_file, set_aside_training
 from .loading import LoadReport, load_weights
 from .reading import read_file, read_weights
 from .reference import convert_reference_state_dict
@@ -14,4 +14,5 @@ __all__ = [
     "read_file",
     "read_weights",
     "replace_file",
+    "set_aside_training",
 ]

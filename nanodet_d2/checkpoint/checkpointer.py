@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -60,12 +61,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         killed process left unfinished is removed. To be called by one process only.
 
         Raises:
-            ValueError: if there are checkpoints, but not one that can be read.
+            ValueError: if there are checkpoints, but not one that is whole.
+            OSError: if one cannot be read, whole or not; nothing is set aside then.
         """
         for unfinished in Path(self.save_dir).glob(f"*{_UNFINISHED}"):
             unfinished.unlink()
-        damaged = []
+        damaged = [x.name for x in Path(self.save_dir).glob(f"*{_DAMAGED}")]  # before this start
         for path in self._newest_first():
+            _read_through(path)
             try:
                 self._load_file(str(path))
             except ValueError as error:
@@ -77,7 +80,8 @@ class SafeCheckpointer(DetectionCheckpointer):
                 return str(path)
         if damaged:
             raise ValueError(
-                f"no checkpoint in {self.save_dir} can be resumed from; found {', '.join(damaged)}"
+                f"no checkpoint in {self.save_dir} can be resumed from; found "
+                f"{', '.join(sorted(damaged))}"
             )
         return None
 
@@ -87,11 +91,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         return sorted(x for x in files if re.fullmatch(r"model_\d+", x.stem))
 
     def _newest_first(self) -> list[Path]:
-        """The one last saved, then the numbered ones; the best are no place to resume from."""
+        """The one last saved, then others by their age; the best are no place to resume from."""
+        folder = Path(self.save_dir)
         tagged = self.get_checkpoint_file() if self.has_checkpoint() else ""
-        final = Path(self.save_dir) / f"{FINAL}.pth"
-        files = [Path(tagged), final, *reversed(self.numbered_files())]
-        return [x for x in dict.fromkeys(files) if x.is_file()]
+        others = [x for x in (folder / f"{FINAL}.pth", *self.numbered_files()) if x.is_file()]
+        others.sort(key=lambda x: (x.stat().st_mtime_ns, x.name), reverse=True)
+        return [
+            x for x in dict.fromkeys([folder / os.path.basename(tagged), *others]) if x.is_file()
+        ]
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_file(filename)
@@ -99,6 +106,33 @@ class SafeCheckpointer(DetectionCheckpointer):
             found = sorted(map(str, content)) if isinstance(content, dict) else type(content)
             raise ValueError(f"cannot resume from {filename}: found {found}, needed: 'model'")
         return content
+
+
+def set_aside_training(folder: str) -> Path | None:
+    """Move an earlier training's checkpoints and logs into ``earlier_<n>``; None if there are none.
+
+    Else a resume of the new training could go on with the earlier one.
+    """
+    patterns = ("model_*", "last_checkpoint", "metrics.json", "events.out.tfevents.*")
+    files = [x for pattern in patterns for x in Path(folder).glob(pattern) if x.is_file()]
+    if not files:
+        return None
+    numbers = (Path(folder) / f"earlier_{i}" for i in itertools.count(1))
+    aside = next(x for x in numbers if not x.exists())
+    aside.mkdir()
+    for file in files:
+        file.rename(aside / file.name)
+    return aside
+
+
+def _read_through(path: Path) -> None:
+    """Tell a file that is damaged from one that a disk or a network does not give away."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(2**24):
+                pass
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error}); nothing was changed") from error
 
 
 def replace_file(path: Path, content: Any) -> None:
@@ -120,5 +154,13 @@ def replace_file(path: Path, content: Any) -> None:
     except (OSError, RuntimeError) as error:
         unfinished.unlink(missing_ok=True)
         raise RuntimeError(
-            f"{path} could not be written ({error}); earlier files are untouched"
+            f"{path} could not be written ({_system_error(error)}); earlier files are untouched"
         ) from error
+
+
+def _system_error(error: BaseException) -> BaseException:
+    """The operating system's word on it, which torch may hide behind one of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error

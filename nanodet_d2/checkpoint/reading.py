@@ -57,6 +57,8 @@ def read_file(source: str) -> Any:
     try:
         with _trainer_placeholders(path):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # says nothing about the file
     except Exception as error:  # unpickling what was made to fail may raise anything
         reason = " ".join(str(error).partition("\n")[0].split())[:200] or type(error).__name__
         raise ValueError(

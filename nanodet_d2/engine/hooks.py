@@ -59,6 +59,11 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         super().before_train()
         if self.trainer.start_iter > 0:
             self.recent_checkpoints = [str(x) for x in self.checkpointer.numbered_files()]
+        final = Path(self.checkpointer.save_dir) / f"{FINAL}.pth"
+        if self.trainer.start_iter >= self.trainer.max_iter and not final.is_file():
+            self.trainer.iter = self.trainer.max_iter - 1  # the step that it is of
+            self.after_step()
+            self.trainer.iter = self.trainer.max_iter
 
     def after_step(self) -> None:
         if self.trainer.iter == self.trainer.max_iter - 1:
@@ -202,6 +207,9 @@ class InterruptCheckpointer(HookBase):
             logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
             return
         # A step in progress counts for nothing: a checkpoint names the last finished one.
+        if trainer.iter != self._last_step and not trainer.undo_step():
+            logger.warning("Nothing saved: the weights were about to move.")
+            return
         trainer.iter = self._last_step
         if comm.is_main_process():
             name = f"model_{trainer.iter:07d}"

@@ -21,8 +21,9 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     """Run ``main(args)`` in each process of a training.
 
     Under torchrun the processes are there already: they join by its environment variables, with
-    NCCL where there are GPUs, else with Gloo. After an elastic restart they resume, as all do if
-    one is given ``--resume``. Without torchrun detectron2 starts one process per GPU.
+    NCCL where there are GPUs and ``train.device=cpu`` is not given, else with Gloo. After an
+    elastic restart they resume, as all do if one is given ``--resume``. Without torchrun detectron2
+    starts one process per GPU.
 
     Args:
         main: importable, for it may be called in other processes.
@@ -56,16 +57,18 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    on_gpus = torch.cuda.is_available() and "train.device=cpu" not in args.opts
+    if on_gpus:
+        _take_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     store, rank, world_size = next(dist.rendezvous("env://"))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # torchrun's own store outlives the processes: with a prefix for each start Gloo does not
         # find the addresses of dead ones. Any other store is new at each start, and a prefix would
         # part hosts that have restarted a different number of times.
         store = dist.PrefixStore(f"start_{restarts}", store)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    dist.init_process_group(
+        "nccl" if on_gpus else "gloo", store=store, rank=rank, world_size=world_size
+    )
     try:
         _create_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         comm.synchronize()
@@ -73,6 +76,15 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
         return main(args)
     finally:
         dist.destroy_process_group()
+
+
+def _take_gpu(rank: int, processes: int) -> None:
+    if processes > torch.cuda.device_count():
+        raise ValueError(
+            f"--nproc_per_node {processes}; found {torch.cuda.device_count()} GPUs. On CPUs: "
+            "train.device=cpu"
+        )
+    torch.cuda.set_device(rank)
 
 
 def _agree_to_resume(args: argparse.Namespace, restarts: int) -> None:

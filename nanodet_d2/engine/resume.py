@@ -26,6 +26,7 @@ class ResumePoint(NamedTuple):
     checkpoint: str  # path
     steps: int  # that are done
     seed: int | None  # of the training; None if the checkpoint does not tell
+    has_ema: bool
 
 
 def find_resume_point(output_dir: str) -> ResumePoint | None:
@@ -35,15 +36,16 @@ def find_resume_point(output_dir: str) -> ResumePoint | None:
 
     Raises:
         ValueError: if there are some, and all of them are damaged; if hosts see different folders.
+        OSError: if one cannot be read.
     """
-    found: ResumePoint | ValueError | None = None
+    found: ResumePoint | Exception | None = None
     if comm.is_main_process():
         try:
             found = _find(output_dir)
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # for all ranks: none is to wait for this one
             found = error
     found = comm.all_gather(found)[0]
-    if isinstance(found, ValueError):
+    if isinstance(found, Exception):
         raise found
     if found is None:
         _check_shared(output_dir, os.path.join(output_dir, "last_checkpoint"))
@@ -70,10 +72,11 @@ def _find(output_dir: str) -> ResumePoint | None:
     if path is None:
         rewind_log(output_dir, 0)
         return None
-    trainer = read_file(path).get("trainer", {})
+    content = read_file(path)
+    trainer = content.get("trainer", {})
     if "iteration" not in trainer:
         raise ValueError(f"{path} is no checkpoint of a training; found no 'trainer' in it")
-    point = ResumePoint(path, trainer["iteration"] + 1, trainer.get("seed"))
+    point = ResumePoint(path, trainer["iteration"] + 1, trainer.get("seed"), "ema" in content)
     rewind_log(output_dir, point.steps)
     return point
 

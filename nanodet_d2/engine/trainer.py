@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from .nonfinite import StepLosses, save_report
 from .writers import WINDOW, present_losses
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(TrainerBase):
@@ -32,7 +34,8 @@ class Trainer(TrainerBase):
         log_period: steps from one reading to the next.
         save_period: steps from one checkpoint to the next; the losses are read before each.
         amp: mixed precision (float16 with a scaled loss); CUDA only. Steps whose gradients overflow
-            are left out and counted, as ``amp_overflows``.
+            are left out and counted, as ``amp_overflows``; a loss that is not finite ends the
+            training all the same, because no smaller scale would change it.
         report_dir: where a loss that is not finite is reported, with what it takes to see it again.
         seed: whatever is random in the model's step k follows from seed, rank and k.
     """
@@ -59,7 +62,10 @@ class Trainer(TrainerBase):
         self.seed = seed
         self.amp_overflows = 0
         self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
-        self._scale = self.grad_scaler.get_scale() if amp else 1.0
+        self._overflows: int | Tensor = 0  # on the device
+        self._buffers: list[Tensor] = []
+        self._kept_buffers: list[Tensor] = []
+        self._weights_kept = True  # since the beginning of the step in progress
         self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []  # with image files
         self._resumed_losses: dict[str, list[tuple[int, float]]] = {}
 
@@ -89,20 +95,44 @@ class Trainer(TrainerBase):
         state = np.random.SeedSequence((self.seed, comm.get_rank(), self.iter)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
+        self._begin_step()
         with torch.autocast("cuda", dtype=torch.float16, enabled=self.grad_scaler is not None):
             losses = self.model(data)
         total = sum(losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         if self.grad_scaler is None:
             total.backward()
+            self._weights_kept = False
             self.optimizer.step()
         else:
             self.grad_scaler.scale(total).backward()
+            self._weights_kept = False
             self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
+            self._update_scale(self.grad_scaler)
         files = [str(x.get("file_name", "")) for x in data if isinstance(x, Mapping)]
         self._unread.append((self.iter, files, {k: v.detach() for k, v in losses.items()}))
         get_event_storage().put_scalar("data_time", data_time)
+
+    def _begin_step(self) -> None:
+        """Keep what the forward pass changes: the statistics of batch norms."""
+        self._buffers = self._buffers or list(self.model.buffers())
+        if not self._kept_buffers:
+            self._kept_buffers = [x.clone() for x in self._buffers]
+        if self._buffers:
+            torch._foreach_copy_(self._kept_buffers, self._buffers)
+        self._weights_kept = True
+
+    def undo_step(self) -> bool:
+        """Take the model back to before the step in progress; False if its weights have moved."""
+        if self._weights_kept and self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept_buffers)
+        return self._weights_kept
+
+    def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
+        """Count an overflow without waiting for the device, as ``get_scale`` would."""
+        before = scaler._scale.clone()
+        scaler.update()
+        self._overflows = self._overflows + (scaler._scale < before)
 
     def after_step(self) -> None:
         """Read the losses before the hooks that write them."""
@@ -117,21 +147,27 @@ class Trainer(TrainerBase):
         The only place that waits for the device.
         """
         unread, self._unread = self._unread, []
-        values = iter(torch.stack([x for *_, losses in unread for x in losses.values()]).tolist())
+        device = next(iter(unread[-1][2].values())).device  # resumed ones lie on the CPU
+        terms = [x.to(device) for *_, losses in unread for x in losses.values()]
+        values = iter(torch.stack(terms).tolist())
         read = [
             StepLosses(iteration, {k: next(values) for k in losses}, files)
             for iteration, files, losses in unread
         ]
         ranks = comm.all_gather(read)
-        broken = [x for steps in ranks for x in steps if not x.finite]
-        if broken and not self._is_overflow():
-            self._report(min(broken, key=lambda x: x.iteration), read)
+        broken = [
+            (step.iteration, rank, i)
+            for rank, steps in enumerate(ranks)
+            for i, step in enumerate(steps)
+            if not step.finite
+        ]
+        if broken:
+            _, rank, i = min(broken)
+            self._report(ranks[rank][i], rank)
         if not comm.is_main_process():
             return
         storage = get_event_storage()
         for same_iteration in zip(*ranks):
-            if not all(x.finite for x in same_iteration):
-                continue
             storage.iter = same_iteration[0].iteration
             names = same_iteration[0].losses
             means = {k: statistics.fmean(x.losses[k] for x in same_iteration) for k in names}
@@ -139,24 +175,21 @@ class Trainer(TrainerBase):
         storage.iter = self.iter
         self._log_overflows(storage)
 
-    def _is_overflow(self) -> bool:
-        """Whether it may be an overflow of float16, which a smaller scale would cure."""
-        return self.grad_scaler is not None and self.grad_scaler.get_scale() >= 1
-
     def _log_overflows(self, storage: EventStorage) -> None:
         if self.grad_scaler is None:
             return
-        scale = self.grad_scaler.get_scale()
-        if scale < self._scale:  # halved with each overflow
-            self.amp_overflows += round(math.log2(self._scale / scale))
-        self._scale = scale
+        scale, self.amp_overflows = self.grad_scaler.get_scale(), int(self._overflows)
         storage.put_scalars(smoothing_hint=False, amp_scale=scale, amp_overflows=self.amp_overflows)
 
-    def _report(self, broken: StepLosses, read: Sequence[StepLosses]) -> None:
+    def _report(self, broken: StepLosses, rank: int) -> None:
         """End the training, on all ranks, in the words of the rank where it happened."""
         where = ""
-        if self.report_dir is not None and broken in read:
-            where = f"; reported in {save_report(self, broken)}"
+        if self.report_dir is not None and rank == comm.get_rank():
+            try:
+                where = f"; reported in {save_report(self, broken)}"
+            except Exception:  # the loss matters more
+                logger.exception("The step could not be reported.")
+        where = comm.all_gather(where)[rank]  # no rank ends before the file is written
         raise FloatingPointError(
             f"loss is not finite in iteration {broken.iteration}: {broken.losses}, images "
             f"{', '.join(broken.files) or 'unknown'}{where}"
@@ -166,6 +199,10 @@ class Trainer(TrainerBase):
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
         state["seed"] = self.seed
         state["losses"] = self._recent_losses()
+        state["unread"] = [
+            (iteration, files, {k: float(x) for k, x in losses.items()})
+            for iteration, files, losses in self._unread  # none but in an interrupted training
+        ]
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
             state["amp_overflows"] = self.amp_overflows
@@ -175,10 +212,13 @@ class Trainer(TrainerBase):
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self._resumed_losses = state_dict.get("losses", {})
+        self._unread = [
+            (iteration, list(files), {k: torch.tensor(x) for k, x in losses.items()})
+            for iteration, files, losses in state_dict.get("unread", [])
+        ]
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-            self._scale = self.grad_scaler.get_scale()
-            self.amp_overflows = state_dict.get("amp_overflows", 0)
+            self._overflows = self.amp_overflows = state_dict.get("amp_overflows", 0)
 
     def _recent_losses(self) -> dict[str, list[tuple[int, float]]]:
         """(iteration, value) of the present losses: the log shows them smoothed over some steps."""

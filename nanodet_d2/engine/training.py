@@ -11,10 +11,10 @@ import torch
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from nanodet_d2.checkpoint import SafeCheckpointer, load_weights
+from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_training
 
 from .building import build_model, build_optimizer_of, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
@@ -66,11 +66,14 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
             damaged, or an output folder that hosts do not share; for too many broken images.
         RuntimeError: if a checkpoint cannot be written.
     """
+    _check_numbers(cfg)
     resumed = find_resume_point(cfg.train.output_dir) if resume else None
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
         _be_deterministic()
     model = build_model(cfg)
+    if resumed is None:
+        _start_anew(cfg, model, set_aside=not resume)
     if cfg.train.sync_norm:
         model = synchronise_norms(model, torchs_own=uses_gpu(cfg))
     optimizer = build_optimizer_of(cfg, model)
@@ -96,12 +99,19 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         return results
 
     trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
-    start_iter = _load_start(cfg, model, ema, checkpointer, resumed)
+    start_iter = _go_on(cfg, ema, checkpointer, resumed) if resumed else 0
     if start_iter >= cfg.train.max_iter:
         logger.warning("No step left to do: %d of %d are done", start_iter, cfg.train.max_iter)
     with contextlib.suppress(EarlyStop):
         trainer.train(start_iter, cfg.train.max_iter)
     return results
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    for key in ("max_iter", "log_period", "checkpointer.period"):
+        value = OmegaConf.select(cfg.train, key)
+        if value < 1:
+            raise ValueError(f"train.{key} {value}; allowed: 1 or more")
 
 
 def _be_deterministic() -> None:
@@ -181,25 +191,34 @@ def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list
     return best
 
 
-def _load_start(
-    cfg: DictConfig,
-    model: nn.Module,
-    ema: ModelEMA | None,
-    checkpointer: SafeCheckpointer,
-    resumed: ResumePoint | None,
-) -> int:
-    """Load what the training starts from and return its first iteration."""
-    if resumed:
-        checkpointer.load(resumed.checkpoint)
-        logger.info("Resumed after %d steps from %s", resumed.steps, resumed.checkpoint)
-        if cfg.train.init_checkpoint:
-            logger.info("train.init_checkpoint was where the training began; it is not read again.")
-        return resumed.steps
+def _start_anew(cfg: DictConfig, model: nn.Module, *, set_aside: bool) -> None:
+    """Load what a new training starts from, and make room for it in the output folder."""
     if cfg.train.init_checkpoint:
         load_weights(model, cfg.train.init_checkpoint)
         logger.info("A new training starts from the weights of %s", cfg.train.init_checkpoint)
     else:
         logger.info("No train.init_checkpoint: training starts from random weights.")
-    if ema:
+    comm.synchronize()  # the weights may lie in that folder
+    if set_aside and comm.is_main_process():
+        aside = set_aside_training(cfg.train.output_dir)
+        if aside:
+            logger.warning(
+                "%s held an earlier training, which is now in %s. To go on with one: --resume",
+                cfg.train.output_dir,
+                aside,
+            )
+    comm.synchronize()
+
+
+def _go_on(
+    cfg: DictConfig, ema: ModelEMA | None, checkpointer: SafeCheckpointer, resumed: ResumePoint
+) -> int:
+    """Load a checkpoint of the training and return the first iteration that is left."""
+    checkpointer.load(resumed.checkpoint)
+    logger.info("Resumed after %d steps from %s", resumed.steps, resumed.checkpoint)
+    if ema and not resumed.has_ema:
         ema.reset()
-    return 0
+        logger.warning("%s has no averaged weights: they start here.", resumed.checkpoint)
+    if cfg.train.init_checkpoint:
+        logger.info("train.init_checkpoint was where the training began; it is not read again.")
+    return resumed.steps

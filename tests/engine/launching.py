@@ -28,6 +28,8 @@ OVERRIDES = [
     "train.seed=1",
 ]
 
+ONE_CORE_EACH = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -46,7 +48,7 @@ def torchrun(processes: int, *arguments: str, restarts: int = 0, script: Path = 
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [*command, str(script), "--config-file", str(CONFIG), *arguments],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env},
+        env={**os.environ, "PYTHONPATH": path, **ONE_CORE_EACH, **env},
         capture_output=True,
         text=True,
         timeout=120,

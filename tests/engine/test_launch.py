@@ -116,6 +116,42 @@ def test_one_step_of_two_processes_is_that_of_one(shapes, tmp_path, norms, dtype
         torch.testing.assert_close(means_of_two[name], mean, rtol=1e-4, atol=1e-5, msg=name)
 
 
+LOSES_ITS_WAY = """
+import os, sys, runpy, time
+from nanodet_d2.engine import trainer
+from nanodet_d2.modeling import NanoDetPlusHead
+
+whole, save = NanoDetPlusHead.losses, trainer.save_report
+steps = 0
+def losses(self, *args, **kwargs):
+    global steps
+    steps += 1
+    bad = steps == 3 and os.environ["RANK"] == "1"
+    return {{k: x * float("nan") if bad else x for k, x in whole(self, *args, **kwargs).items()}}
+def slowly(*args):
+    time.sleep(3)
+    return save(*args)
+NanoDetPlusHead.losses, trainer.save_report = losses, slowly
+sys.argv[0] = {script!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_bad_loss_of_one_rank_is_reported(shapes_overrides, tmp_path):
+    script = tmp_path / "loses_its_way.py"
+    script.write_text(LOSES_ITS_WAY.format(script=str(SCRIPT)))
+    done = torchrun(2, *OVERRIDES, *shapes_overrides, f"train.output_dir={tmp_path}", script=script)
+    assert done.returncode != 0
+    for rank in (0, 1):  # both know where
+        assert re.search(
+            rf"rank{rank}.*FloatingPointError: loss is not finite in iteration 2: .*loss_qfl.*nan"
+            r".* reported in .*nonfinite_0000002.pth",
+            done.stdout + done.stderr,
+        )
+    assert read_file(str(tmp_path / "nonfinite_0000002.pth"))["batch"]
+
+
 def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     """Each rank's batch norms have seen other images than the other's."""
     options = [*OVERRIDES, *shapes_overrides, "model.freeze_norm=false", "optimizer.lr=0.01"]

@@ -21,6 +21,12 @@ from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import train
 from nanodet_d2.engine.resume import find_resume_point, rewind_log
+from nanodet_d2.modeling import NanoDetPlusHead
+
+try:
+    import resource
+except ImportError:
+    resource = None
 
 CONFIG = Path(__file__).parents[2] / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
 OVERRIDES = [
@@ -186,8 +192,107 @@ def test_a_torn_checkpoint_is_set_aside(trained, caplog):
 
     for file in trained.glob("*.pth"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match="no checkpoint .* can be resumed from; found model_0000"):
+    for _ in range(2):  # what was set aside is not forgotten: nothing begins anew
+        with pytest.raises(ValueError, match="no checkpoint .* can be resumed from; found model_0"):
+            find_resume_point(str(trained))
+
+
+def test_a_disk_that_gives_nothing_away_damages_nothing(trained, monkeypatch):
+    files = sorted(trained.iterdir())
+    real = open
+
+    def failing(file, *args, **kwargs):
+        if str(file).endswith(".pth"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(OSError, match="model_final.pth cannot be read .*Input/output error"):
         find_resume_point(str(trained))
+    monkeypatch.undo()
+    assert sorted(trained.iterdir()) == files
+
+
+def test_the_tag_and_the_newest_file_decide(trained, tmp_path):
+    other = tmp_path / "thesis.pdf"
+    other.write_text("mine")
+    (trained / "last_checkpoint").write_text(str(other))
+    torch.save(torch.load(trained / "model_final.pth"), trained / "model_0000001.pth")
+    assert find_resume_point(str(trained)).checkpoint == str(trained / "model_0000001.pth")
+    assert other.read_text() == "mine"
+
+
+def test_a_new_training_does_not_mix_with_an_earlier_one(trained, shapes_overrides, caplog):
+    """Nor does a resume after it go on with the earlier one."""
+    files = {x.name for x in trained.iterdir() if x.is_file()}
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0", "train.seed=7"]
+    overrides += [f"train.init_checkpoint={trained / 'model_final.pth'}"]
+
+    with pytest.raises(KeyboardInterrupt):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(NanoDetPlusHead, "losses", interrupt)
+            run(overrides, str(trained), resume=False)
+    assert "held an earlier training, which is now in" in caplog.text
+    moved = {x.name for x in (trained / "earlier_1").iterdir()}
+    assert moved >= {"model_final.pth", "model_0000003.pth", "last_checkpoint", "metrics.json"}
+    assert moved <= files
+    assert find_resume_point(str(trained)) is None
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_interrupted_in_a_step(start, shapes_overrides, tmp_path, monkeypatch):
+    """By Ctrl-C after the forward pass, whose batch norms have seen the batch by then."""
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0", "train.max_iter=8"]
+    run(overrides, str(tmp_path / "whole"), resume=False)
+    whole, count = NanoDetPlusHead.losses, 0
+
+    def losses(self, *args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise KeyboardInterrupt
+        return whole(self, *args, **kwargs)
+
+    folder = tmp_path / "interrupted"
+    monkeypatch.setattr(NanoDetPlusHead, "losses", losses)
+    with pytest.raises(KeyboardInterrupt):
+        run(overrides, str(folder), resume=False)
+    assert (folder / "last_checkpoint").read_text() == "model_0000004.pth"
+    run(overrides, str(folder), resume=True)
+    saved = [read_file(str(x / "model_final.pth")) for x in (tmp_path / "whole", folder)]
+    assert_same(saved[1], saved[0])
+    assert losses_of(folder) == losses_of(tmp_path / "whole")
+
+
+def losses_of(folder: Path) -> list[dict]:
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return [{k: v for k, v in x.items() if "loss" in k} for x in lines if "total_loss" in x]
+
+
+def test_the_last_file_is_written_late_rather_than_never(trained, shapes_overrides):
+    saved = read_file(str(trained / "model_final.pth"))
+    (trained / "model_final.pth").rename(trained / "model_0000005.pth")
+    (trained / "last_checkpoint").unlink()
+    run([*OVERRIDES, *shapes_overrides, "train.max_iter=6"], str(trained), resume=True)
+    late = read_file(str(trained / "model_final.pth"))
+    assert late["iteration"] == late["trainer"]["iteration"] == 5
+    assert_same(late["model"], saved["model"])
+
+
+def test_averaging_may_begin_at_a_resume(shapes_overrides, tmp_path, caplog):
+    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0"]
+    first = [*overrides, "train.ema.enabled=false", "train.max_iter=3"]
+    run(first, str(tmp_path), resume=False)
+    weights = read_file(str(tmp_path / "model_final.pth"))["model"]
+    run([*overrides, "train.max_iter=4"], str(tmp_path), resume=True)
+    assert "has no averaged weights: they start here" in caplog.text
+    saved = read_file(str(tmp_path / "model_final.pth"))
+    for name, before in weights.items():  # the average lies between them
+        after, averaged = saved["model"][name], saved["ema"][name]
+        assert ((averaged - before).abs() <= (after - before).abs() + 1e-6).all(), name
 
 
 def test_without_a_seed_a_resumed_training_keeps_its_own(shapes_overrides, tmp_path, trained):
@@ -232,6 +337,22 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(trained, shapes_overrides, 
     assert not list(trained.glob("*.unfinished"))
     run(overrides, str(trained), resume=True)
     assert read_file(str(trained / "model_final.pth"))["iteration"] == 11
+
+
+@pytest.mark.skipif(resource is None, reason="needs POSIX limits")
+def test_a_write_that_the_system_refuses_is_named(tmp_path):
+    """A file that may not grow is to torch what a full disk is."""
+    path = tmp_path / "file"
+    replace_file(path, "one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(RuntimeError, match="file could not be written .*File too large"):
+            replace_file(path, {"x": torch.ones(2**20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "one"
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_a_file_is_whole_or_as_before(tmp_path):

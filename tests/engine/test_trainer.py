@@ -83,15 +83,41 @@ def test_a_bad_loss_ends_the_run_within_the_period_and_is_not_saved():
 
 
 def test_overflows_of_mixed_precision_are_counted_and_left_out():
-    """On a CPU, whose scaler does the same as a GPU's."""
+    """On a CPU, whose scaler does the same as a GPU's; it grows and overflows in turns."""
+    trainer = make(Trainer, log_period=5)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=2)
+    weights = [trainer.model.weight.detach().clone()]
+
+    class Watch(HookBase):
+        def after_step(self):
+            weights.append(self.trainer.model.weight.detach().clone())
+
+    trainer.register_hooks([Watch()])
+    trainer.train(0, 12)
+    left_out = sum(torch.equal(a, b) for a, b in zip(weights, weights[1:]))
+    assert torch.isfinite(trainer.model.weight).all()
+    assert trainer.amp_overflows == left_out > 2
+    assert [x[1] for x in trainer.storage.history("loss_a").values()] == [*range(12)]
+    assert trainer.state_dict()["amp_overflows"] == left_out
+
+
+def test_a_bad_loss_ends_mixed_precision_too():
     trainer = make(Trainer, batches(bad=6), log_period=5)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    trainer._scale = 1024.0
-    trainer.train(0, 12)
+    with pytest.raises(FloatingPointError, match="not finite in iteration 6"):
+        trainer.train(0, 12)
     assert torch.isfinite(trainer.model.weight).all()
-    assert trainer.amp_overflows == 1 and trainer.storage.history("amp_scale").latest() == 512
-    assert [x[1] for x in trainer.storage.history("loss_a").values()] == [*range(6), *range(7, 12)]
-    assert trainer.state_dict()["amp_overflows"] == 1
+
+
+def test_scaler_and_overflows_are_resumed():
+    trainer, other = make(Trainer), make(Trainer)
+    for x in (trainer, other):
+        x.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=5)
+    trainer.train(0, 7)
+    other.storage = trainer.storage
+    other.load_state_dict(trainer.state_dict())
+    assert other.grad_scaler.state_dict() == trainer.grad_scaler.state_dict()
+    assert other.amp_overflows == trainer.amp_overflows > 0
 
 
 def test_weights_stay_from_the_first_gradient_on_that_is_not_finite():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from launching import CONFIG, OVERRIDES, ROOT, SCRIPT, losses, torchrun
+from launching import CONFIG, ONE_CORE_EACH, OVERRIDES, ROOT, SCRIPT, losses, torchrun
 from two_hosts import INSIDE, NOT_ALLOWED
 
 pytestmark = [
@@ -49,7 +49,7 @@ def test_a_host_dies(alone, shapes_overrides, tmp_path, fault):
         env={
             **os.environ,
             "PYTHONPATH": path,
-            "OMP_NUM_THREADS": "1",
+            **ONE_CORE_EACH,
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # else torchrun lets no other host in
         },
         capture_output=True,
