@@ -2,7 +2,7 @@
 
 from .checkpointer import FINAL, SafeCheckpointer, replace_file
 from .loading import LoadReport, load_weights
-from .reading import read_file, read_weights
+from .reading import read_file, read_weights, weights_only
 from .reference import convert_reference_state_dict
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "read_file",
     "read_weights",
     "replace_file",
+    "weights_only",
 ]
