@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,60 +61,77 @@ class Replacer:
 class BrokenImages:
     """The list of images that were replaced in a training.
 
+    The file is what the ranks of a training, and the training before and after a resume, know of
+    each other: an image of the data set that is in it counts, whoever met it.
+
     Args:
-        num_images: of the data set.
+        images: paths of the data set, one per record.
         max_share: of them that may be broken.
-        file: gets a line per image, ``path<TAB>why``, as soon as it is met. What it holds already
-            (of a training that is resumed, or of another process) is not repeated. None for none.
+        file: gets a line per image, ``path<TAB>why``, as soon as it is met; no image twice by one
+            process. None for none: each process counts for itself then.
 
     Raises:
         ValueError: for a ``max_share`` outside 0 to 1.
     """
 
-    def __init__(self, num_images: int, max_share: float, file: str | None = None):
+    def __init__(self, images: Collection[str], max_share: float, file: str | None = None):
         if not 0 <= max_share <= 1:
             raise ValueError(f"max_broken_share {max_share}; allowed: 0 to 1")
-        self.num_images = num_images
+        self.num_images = len(images)
         self.max_share = max_share
         self.file = file
         self.reasons: dict[str, str] = {}
+        self._images = frozenset(images)
+        self._read()
 
     def take_notes(self, batch: list[dict[str, Any]]) -> None:
         """Remove the samples' notes and list what they say.
 
+        Only a note makes it judge the share: a list that was left after a repair stops nothing.
+
         Raises:
             ValueError: if more than the share is broken; the message lists the images.
         """
+        notes: dict[str, str] = {}
         for sample in batch:
-            for path, reason in sample.pop(NOTE, {}).items():
-                if path not in self.reasons:
-                    self._add(path, reason)
+            notes.update(sample.pop(NOTE, {}))
+        if not notes:
+            return
+        if not notes.keys() <= self.reasons.keys():
+            self._read()  # what other ranks have met since
+            self._add({k: v for k, v in notes.items() if k not in self.reasons})
         if len(self.reasons) > self.max_share * self.num_images:
-            named = ", ".join(list(self.reasons)[:_NAMED])
-            more = len(self.reasons) - _NAMED
-            raise ValueError(
-                f"{len(self.reasons)} of the {self.num_images} training images cannot be used; "
-                f"allowed: a share of {self.max_share:g} (dataloader.train.max_broken_share). "
-                f"They are {named}{f', … and {more} more' if more > 0 else ''}"
-                + (f"; the list with reasons: {self.file}" if self.file else "")
-            )
+            raise ValueError(self._too_many())
 
-    def _add(self, path: str, reason: str) -> None:
-        self.reasons[path] = reason
-        logger.warning(
-            "Image %s cannot be used and is replaced by another: %s (%d of %d images so far)",
-            path,
-            reason,
-            len(self.reasons),
-            self.num_images,
-        )
-        if self.file is None or path in self._listed():
+    def _read(self) -> None:
+        file = None if self.file is None else Path(self.file)
+        lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
+        for path, _, reason in (line.partition("\t") for line in lines):
+            if path in self._images:
+                self.reasons.setdefault(path, reason)
+
+    def _add(self, notes: dict[str, str]) -> None:
+        for path, reason in notes.items():
+            self.reasons[path] = reason
+            logger.warning(
+                "Image %s cannot be used and is replaced by another: %s (%d of %d images so far)",
+                path,
+                reason,
+                len(self.reasons),
+                self.num_images,
+            )
+        if self.file is None or not notes:
             return
         os.makedirs(os.path.dirname(self.file) or ".", exist_ok=True)
         with open(self.file, "a", encoding="utf-8") as file:  # one write: whole lines
-            file.write(f"{path}\t{reason}\n")
+            file.write("".join(f"{path}\t{reason}\n" for path, reason in notes.items()))
 
-    def _listed(self) -> set[str]:
-        file = Path(self.file)
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return {line.partition("\t")[0] for line in lines}
+    def _too_many(self) -> str:
+        named = ", ".join(list(self.reasons)[:_NAMED])
+        more = len(self.reasons) - _NAMED
+        return (
+            f"{len(self.reasons)} of the {self.num_images} training images cannot be used; "
+            f"allowed: a share of {self.max_share:g} (dataloader.train.max_broken_share). "
+            f"They are {named}{f', … and {more} more' if more > 0 else ''}"
+            + (f"; listed in {self.file}, to be deleted after their repair" if self.file else "")
+        )

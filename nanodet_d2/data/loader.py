@@ -62,7 +62,8 @@ def build_train_loader(
         cache: keeps the decoded images; the mapper is a ``DetectionMapper`` then.
         max_broken_share: images that cannot be used are replaced by others, up to this share of
             the data set. Beyond, the loader raises ``ValueError`` with their list.
-        broken_file: where they are listed; None for only the log.
+        broken_file: where they are listed; what it holds already counts, so that the share is that
+            of all ranks and of a resumed training's start. None for only the log.
 
     Raises:
         ValueError: for a batch that does not divide among the ranks, or a share outside 0 to 1.
@@ -104,7 +105,9 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
-        broken=BrokenImages(len(dataset), max_broken_share, broken_file),
+        broken=BrokenImages(
+            [str(record.get("file_name", "")) for record in dataset], max_broken_share, broken_file
+        ),
     )
 
 

@@ -183,7 +183,42 @@ def test_too_many_stop_with_the_list(tmp_path, workers):
     assert all(str(tmp_path / f"{i}.png") in str(e.value) for i in range(3))
     assert len(file.read_text().splitlines()) == 3
     with pytest.raises(ValueError, match="max_broken_share 1.5; allowed: 0 to 1"):
-        BrokenImages(10, 1.5)
+        BrokenImages(["a.png"] * 10, 1.5)
+
+
+def noted(*names: str) -> list[dict]:
+    return [{NOTE: {name: "the file is empty"}} for name in names]
+
+
+def test_the_share_is_that_of_all_ranks_and_starts(tmp_path, caplog):
+    images = [f"{i}.png" for i in range(10)]
+    file = tmp_path / "out" / "broken_images.txt"
+    ranks = [BrokenImages(images, 0.3, str(file)) for _ in range(2)]
+    ranks[0].take_notes(noted("0.png", "1.png"))
+    ranks[1].take_notes(noted("1.png", "2.png"))
+    assert [line.split("\t")[0] for line in file.read_text().splitlines()] == images[:3]
+    assert "3 of 10 images so far" in caplog.text and caplog.text.count("1.png") == 1
+    with pytest.raises(ValueError, match="4 of the 10 training images .* are 0.png, 1.png, 2.png"):
+        ranks[0].take_notes(noted("3.png"))
+
+    resumed = BrokenImages(images, 0.4, str(file))
+    resumed.take_notes(noted("0.png"))
+    with pytest.raises(ValueError, match="5 of the 10 .*to be deleted after their repair"):
+        resumed.take_notes(noted("4.png"))
+    with pytest.raises(ValueError, match="5 of the 10 "):  # a known one: no start is a way around
+        BrokenImages(images, 0.4, str(file)).take_notes(noted("0.png"))
+
+
+def test_an_old_list_stops_no_training_of_whole_or_other_images(tmp_path):
+    file = tmp_path / "broken_images.txt"
+    file.write_text("".join(f"{i}.png\tthe file is empty\n" for i in range(9)))
+    repaired = BrokenImages([f"{i}.png" for i in range(10)], 0.1, str(file))
+    repaired.take_notes([{"image_id": 0}])
+    other = BrokenImages([f"other/{i}.png" for i in range(10)], 0.1, str(file))
+    other.take_notes(noted("other/3.png"))
+    assert list(other.reasons) == ["other/3.png"]
+    with pytest.raises(ValueError, match="2 of the 10 "):
+        other.take_notes(noted("other/4.png"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
