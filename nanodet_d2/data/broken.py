@@ -18,9 +18,11 @@ from .images import ImageError
 
 logger = logging.getLogger(__name__)
 
-NOTE = "replaced_images"  # key of a sample: path -> why, of the images that it was not made of
+# Keys of a sample:
+NOTE = "replaced_images"  # path -> why, of the images that it was not made of
+GIVEN_UP = "given_up"  # why there is no more to it than the note
 _NAMED = 20  # images that an error names; the file names all
-_DRAWS = 100  # all of them broken: it is the disk
+_DRAWS = 100  # all of them broken: it may be the disk
 
 
 class Replacer:
@@ -51,6 +53,14 @@ class Replacer:
                 last = error
                 index = np.random.randint(self.num_images)
         raise last
+
+    def given_up(self, error: ImageError) -> dict[str, Any]:
+        """In place of a sample, which nothing was found for.
+
+        Not the error itself: it would end the training before what is broken is listed, and a
+        worker process could tell no more than its text.
+        """
+        return self.note({GIVEN_UP: f"{_DRAWS} drawn in turn, the last: {error}"})
 
     def note(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The sample with a note of what was replaced since the last one."""
@@ -91,6 +101,7 @@ class BrokenImages:
 
         Raises:
             ValueError: if more than the share is broken; the message lists the images.
+            ImageError: if a sample was given up: there may be no images at all.
         """
         notes: dict[str, str] = {}
         for sample in batch:
@@ -102,6 +113,9 @@ class BrokenImages:
             self._add({k: v for k, v in notes.items() if k not in self.reasons})
         if len(self.reasons) > self.max_share * self.num_images:
             raise ValueError(self._too_many())
+        for sample in batch:
+            if GIVEN_UP in sample:
+                raise ImageError(f"no image can be used of {sample[GIVEN_UP]}{self._where()}")
 
     def _read(self) -> None:
         file = None if self.file is None else Path(self.file)
@@ -132,6 +146,8 @@ class BrokenImages:
         return (
             f"{len(self.reasons)} of the {self.num_images} training images cannot be used; "
             f"allowed: a share of {self.max_share:g} (dataloader.train.max_broken_share). "
-            f"They are {named}{f', … and {more} more' if more > 0 else ''}"
-            + (f"; listed in {self.file}, to be deleted after their repair" if self.file else "")
+            f"They are {named}{f', … and {more} more' if more > 0 else ''}" + self._where()
         )
+
+    def _where(self) -> str:
+        return f"; listed in {self.file}, to be deleted after their repair" if self.file else ""

@@ -25,6 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from .broken import BrokenImages, Replacer
 from .cache import ImageCache
+from .images import ImageError
 from .mixing import Mixer, Size
 
 Mapper = Callable[..., dict[str, Any]]
@@ -210,7 +211,10 @@ class Samples(Dataset):
         if self.close_after is None or iteration < self.close_after:
             for mixer in self.mixers:
                 make = functools.partial(mixer, make, self._other)
-        return self.replace_broken.note(make(size))
+        try:
+            return self.replace_broken.note(make(size))
+        except ImageError as error:
+            return self.replace_broken.given_up(error)
 
     def _size(self, iteration: int) -> Size | None:
         """One size per iteration, the same on all ranks."""

@@ -223,9 +223,17 @@ def test_an_old_list_stops_no_training_of_whole_or_other_images(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_a_single_image_ends(tmp_path, workers):
-    broken = loader(records(tmp_path, broken=10), max_broken_share=1.0, num_workers=workers)
-    with pytest.raises(ImageError, match="the file is empty"):
+    """With the list, so that a disk that is not there is seen to be one."""
+    dataset, file = records(tmp_path, broken=10), tmp_path / "broken.txt"
+    broken = loader(dataset, num_workers=workers, broken_file=str(file))
+    with pytest.raises(ValueError, match=r"10 of the 10 training images .* listed in .*broken.txt"):
         first(broken)
+    assert len(file.read_text().splitlines()) == 10
+    file.unlink()
+    mosaic = dict(mixers=[Mosaic()], num_workers=workers, max_broken_share=1.0)
+    with pytest.raises(ImageError, match="no image can be used of 100 .* the file is empty; list"):
+        first(loader(dataset, broken_file=str(file), **mosaic))
+    assert len(file.read_text().splitlines()) == 10
 
 
 def demo_config(root, overrides):
