@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import ImageError
+from .images import ImageError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class BrokenImages:
     Args:
         images: paths of the data set, one per record.
         max_share: of them that may be broken.
-        file: gets a line per image, ``path<TAB>why``, as soon as it is met; no image twice by one
-            process. None for none: each process counts for itself then.
+        file: gets a line per image, ``path<TAB>why``, both ``printable``, as soon as it is met. None
+            for none: each process counts for itself then.
 
     Raises:
         ValueError: for a ``max_share`` outside 0 to 1.
@@ -91,7 +91,7 @@ class BrokenImages:
         self.max_share = max_share
         self.file = file
         self.reasons: dict[str, str] = {}
-        self._images = frozenset(images)
+        self._images = frozenset(map(printable, images))
         self._read()
 
     def take_notes(self, batch: list[dict[str, Any]]) -> None:
@@ -105,7 +105,8 @@ class BrokenImages:
         """
         notes: dict[str, str] = {}
         for sample in batch:
-            notes.update(sample.pop(NOTE, {}))
+            for path, reason in sample.pop(NOTE, {}).items():
+                notes[printable(str(path))] = printable(reason)
         if not notes:
             return
         if not notes.keys() <= self.reasons.keys():
@@ -119,7 +120,7 @@ class BrokenImages:
 
     def _read(self) -> None:
         file = None if self.file is None else Path(self.file)
-        lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
+        lines = file.read_text("utf-8", "replace").splitlines() if file and file.is_file() else []
         for path, _, reason in (line.partition("\t") for line in lines):
             if path in self._images:
                 self.reasons.setdefault(path, reason)

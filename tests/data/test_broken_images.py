@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -167,6 +169,40 @@ def test_the_tiles_of_a_mosaic_are_replaced_too(tmp_path):
     broken = loader(records(tmp_path, broken=3), mixers=[Mosaic()], num_workers=1)
     assert all(len(x["instances"]) > 1 for x in first(broken, 10))
     assert len(broken.broken.reasons) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_names_that_no_line_holds_are_escaped(tmp_path, workers):
+    names = ["tab\t.png", "line\nbreak\r.png", "page\x0c\u2028.png", os.fsdecode(b"latin \xe9.png")]
+    dataset, file = records(tmp_path, broken=0), tmp_path / "broken.txt"
+    for record, name in zip(dataset, names):
+        record["file_name"] = str(tmp_path / name)
+        Path(record["file_name"]).touch()
+    log = logging.FileHandler(tmp_path / "log.txt", encoding="utf-8")
+    logging.getLogger("nanodet_d2").addHandler(log)
+    try:
+        first(loader(dataset, num_workers=workers, broken_file=str(file)))
+    finally:
+        logging.getLogger("nanodet_d2").removeHandler(log)
+        log.close()
+    shown = [r"tab\t.png", r"line\nbreak\r.png", r"page\x0c\u2028.png", r"latin \udce9.png"]
+    lines = [f"{tmp_path / name}\tthe file is empty" for name in shown]
+    assert sorted(file.read_text(encoding="utf-8").splitlines()) == sorted(lines)
+    logged = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert len(logged) == 4 and all(any(name in line for line in logged) for name in shown)
+    again = loader(dataset, broken_file=str(file), max_broken_share=0.3)
+    with pytest.raises(ValueError, match="4 of the 10") as error:
+        first(again)
+    str(error.value).encode("utf-8")
+    with pytest.raises(ImageError, match="image .*cannot be used") as error:
+        read_image(dict(dataset[1]), "BGR")
+    assert "\n" not in str(error.value) and error.value.path == dataset[1]["file_name"]
+
+
+def test_a_list_of_other_bytes_is_read(tmp_path):
+    file = tmp_path / "broken.txt"
+    file.write_bytes(b"latin \xe9.png\twhy\na.png\twhy\n")
+    assert list(BrokenImages(["a.png", "b.png"], 0.5, str(file)).reasons) == ["a.png"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
