@@ -77,8 +77,8 @@ class BrokenImages:
     Args:
         images: paths of the data set, one per record.
         max_share: of them that may be broken.
-        file: gets a line per image, ``path<TAB>why``, both ``printable``, as soon as it is met. None
-            for none: each process counts for itself then.
+        file: gets a line per image, ``path<TAB>why``, both ``printable``, as soon as it is met.
+            None for none: each process counts for itself then.
 
     Raises:
         ValueError: for a ``max_share`` outside 0 to 1.
