@@ -189,6 +189,10 @@ def test_nothing_in_downloaded_weights_is_run(tmp_path, monkeypatch, write, buil
     target = tmp_path / "exploded"
     write(downloaded(monkeypatch, tmp_path, weights.url.rpartition("/")[2]), Bomb(target))
     refused(build, "torchvision's", target)
+    if build.func is TorchvisionBackbone:  # the same by the constructor's own argument
+        with pytest.raises(pickle.UnpicklingError):
+            TorchvisionBackbone(*build.args, weights="DEFAULT")
+        assert not target.exists()
 
 
 def test_nothing_in_what_timm_downloads_is_run(tmp_path, monkeypatch):

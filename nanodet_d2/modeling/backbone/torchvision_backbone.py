@@ -182,6 +182,7 @@ def _as_tap(x: Tensor, size: int) -> _Tap | None:
     return None
 
 
+@weights_only()  # also for a constructor's own argument ``weights``
 def _create(
     model_name: str, arguments: dict[str, Any], pretrained: bool, checkpoint_path: str
 ) -> nn.Module:
@@ -199,8 +200,7 @@ def _create(
     with foreign_weights(what):
         weights = torchvision.models.get_model_weights(model_name).DEFAULT
         weights.get_state_dict(check_hash=True, weights_only=True)
-    with weights_only():
-        network = torchvision.models.get_model(model_name, weights=weights, **arguments)
+    network = torchvision.models.get_model(model_name, weights=weights, **arguments)
     logger.info("Loaded the default ImageNet weights of %s", what)
     return network
 
