@@ -2,7 +2,7 @@
 
 from .checkpointer import FINAL, SafeCheckpointer, replace_file, set_aside_training
 from .loading import LoadReport, load_weights
-from .reading import read_file, read_weights
+from .reading import read_file, read_weights, weights_only
 from .reference import convert_reference_state_dict
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "read_weights",
     "replace_file",
     "set_aside_training",
+    "weights_only",
 ]

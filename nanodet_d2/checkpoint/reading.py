@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,8 @@ from .reference import (
 # are read as empty placeholders.
 _TRAINER_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "nanodet.")
 _WEIGHT_KEYS = ("model", "state_dict")
+# Of torch.load; the first holds even where a caller asks for the opposite.
+_FORCE, _UNFORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 EMA_KEY = "ema"
 
 
@@ -65,6 +67,22 @@ def read_file(source: str) -> Any:
             f"checkpoint {source} cannot be read safely. It is damaged, not a torch file, or holds "
             f"objects other than weights (nothing of it was run): {reason}"
         ) from error
+
+
+@contextlib.contextmanager
+def weights_only() -> Iterator[None]:
+    """In here every ``torch.load`` reads with ``weights_only=True``, whatever its caller asks for.
+
+    For libraries that read what they fetched themselves: some of their versions do not ask for it,
+    others do and, when that fails, try again without.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _UNFORCE)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @contextlib.contextmanager

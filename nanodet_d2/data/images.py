@@ -6,6 +6,7 @@ What becomes of each kind of file is one table in ``projects/nanodet_plus/README
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ MAX_PIXELS = 89_478_485  # as Pillow: a quarter of a GiB as RGB
 _MAX_PIXELS_OF_PILLOW = 2 * MAX_PIXELS
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+# What tears a line, and surrogates: bytes of a name that is not UTF-8, which cannot be written.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DEEP_MODES = ("I", "F")  # 32 bits per pixel, whose black and white nobody knows
 
 
@@ -34,6 +37,11 @@ class ImageError(ValueError):
         super().__init__(message)
         self.path = path
         self.reason = reason
+
+
+def printable(text: str) -> str:
+    """The text in one line that any log or file takes, with the rest as Python's escapes."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def check_max_pixels(max_pixels: int) -> int:
@@ -123,7 +131,7 @@ def _named(path: str) -> Iterator[None]:
         if isinstance(error, UnidentifiedImageError):
             error = OSError(f"not an image of the formats {', '.join(FORMATS)}")
         reason = " ".join(str(error).split()) or repr(error)
-        message = f"image {path} cannot be used: {reason}"
+        message = printable(f"image {path} cannot be used: {reason}")
         raise ImageError(message, path=path, reason=reason) from error
 
 

@@ -25,6 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from .broken import BrokenImages, Replacer
 from .cache import ImageCache
+from .images import ImageError
 from .mixing import Mixer, Size
 
 Mapper = Callable[..., dict[str, Any]]
@@ -62,7 +63,8 @@ def build_train_loader(
         cache: keeps the decoded images; the mapper is a ``DetectionMapper`` then.
         max_broken_share: images that cannot be used are replaced by others, up to this share of
             the data set. Beyond, the loader raises ``ValueError`` with their list.
-        broken_file: where they are listed; None for only the log.
+        broken_file: where they are listed; what it holds already counts, so that the share is that
+            of all ranks and of a resumed training's start. None for only the log.
 
     Raises:
         ValueError: for a batch that does not divide among the ranks, or a share outside 0 to 1.
@@ -104,7 +106,9 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
-        broken=BrokenImages(len(dataset), max_broken_share, broken_file),
+        broken=BrokenImages(
+            [str(record.get("file_name", "")) for record in dataset], max_broken_share, broken_file
+        ),
     )
 
 
@@ -207,7 +211,10 @@ class Samples(Dataset):
         if self.close_after is None or iteration < self.close_after:
             for mixer in self.mixers:
                 make = functools.partial(mixer, make, self._other)
-        return self.replace_broken.note(make(size))
+        try:
+            return self.replace_broken.note(make(size))
+        except ImageError as error:
+            return self.replace_broken.given_up(error)
 
     def _size(self, iteration: int) -> Size | None:
         """One size per iteration, the same on all ranks."""

@@ -8,12 +8,15 @@ import os
 import pickle
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
-from nanodet_d2.checkpoint import read_weights
+from nanodet_d2.checkpoint import read_weights, weights_only
+from nanodet_d2.modeling import GhostNet, ShuffleNetV2, TimmBackbone, TorchvisionBackbone
 
 
 class Bomb:
@@ -150,3 +153,104 @@ def test_files_of_safetensors_are_refused(tmp_path, data):
 def test_a_folder_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="not found"):
         read_weights(str(tmp_path))
+
+
+def downloaded(monkeypatch, folder: Path, name: str) -> Path:
+    """The path of a file that torch.hub takes for downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    path = folder / "hub" / "checkpoints" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def refused(build, named: str, target: Path) -> None:
+    with pytest.raises(ValueError, match=f"weights of .*{named}.*nothing of it was run") as error:
+        build()
+    assert not target.exists() and "\n" not in str(error.value)
+    assert "weights_only=False" not in str(error.value)  # no advice to run it all the same
+
+
+@pytest.mark.parametrize("write", [in_zip, in_legacy, in_pickle], ids=lambda x: x.__name__)
+@pytest.mark.parametrize(
+    "build, weights",
+    [
+        (
+            partial(ShuffleNetV2, "0.5x", pretrained=True),
+            torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT,
+        ),
+        (
+            partial(TorchvisionBackbone, "mobilenet_v3_small", pretrained=True),
+            torchvision.models.MobileNet_V3_Small_Weights.DEFAULT,
+        ),
+    ],
+    ids=["native", "torchvision"],
+)
+def test_nothing_in_downloaded_weights_is_run(tmp_path, monkeypatch, write, build, weights):
+    target = tmp_path / "exploded"
+    write(downloaded(monkeypatch, tmp_path, weights.url.rpartition("/")[2]), Bomb(target))
+    refused(build, "torchvision's", target)
+    if build.func is TorchvisionBackbone:  # the same by the constructor's own argument
+        with pytest.raises(pickle.UnpicklingError):
+            TorchvisionBackbone(*build.args, weights="DEFAULT")
+        assert not target.exists()
+
+
+def test_nothing_in_what_timm_downloads_is_run(tmp_path, monkeypatch):
+    """Neither where its version does not ask torch for that, as up to 0.9."""
+    target = tmp_path / "exploded"
+    in_zip(downloaded(monkeypatch, tmp_path, "bomb-00000000.pth"), Bomb(target))
+    overlay = {"url": "https://nowhere.invalid/bomb-00000000.pth", "hf_hub_id": None}
+    build = partial(TimmBackbone, "resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
+    refused(build, "resnet18", target)
+
+    def carelessly(*args, weights_only=None, **kwargs):
+        return torch.hub.load_state_dict_from_url(*args, **kwargs)
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", carelessly)
+    refused(build, "resnet18", target)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: (
+        torch.hub.load_state_dict_from_url(overlay["url"])
+    ))  # fmt: skip
+    refused(partial(GhostNet, pretrained=True), "ghostnet_100", target)
+
+
+def test_nothing_in_a_file_for_timm_is_run(tmp_path, monkeypatch):
+    """Neither where its version reads it carelessly, as some of 1.0 do."""
+    target, path = tmp_path / "exploded", tmp_path / "bomb.pth"
+    in_zip(path, Bomb(target))
+    build = partial(TimmBackbone, "resnet18", checkpoint_path=str(path))
+    refused(build, "bomb.pth", target)
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict",
+        lambda path, *_, **__: torch.load(path, weights_only=False),
+    )
+    refused(build, "bomb.pth", target)
+
+
+def test_downloaded_weights_without_a_bomb_are_loaded(tmp_path, monkeypatch):
+    """With what torchvision's own constructors do to them: here names and parts change."""
+    for name in ("shufflenet_v2_x0_5", "googlenet"):
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        options = dict(init_weights=False, aux_logits=True) if name == "googlenet" else {}
+        theirs = torchvision.models.get_model(name, **options)
+        path = downloaded(monkeypatch, tmp_path, weights.url.rpartition("/")[2])
+        torch.save(theirs.state_dict(), path)
+        ours = TorchvisionBackbone(name, pretrained=True)
+        found = dict(ours.network.named_parameters())
+        assert all(torch.equal(found[k], v) for k, v in theirs.named_parameters() if k in found)
+    assert torch.equal(
+        ShuffleNetV2("0.5x", pretrained=True).stem.weight,
+        torchvision.models.shufflenet_v2_x0_5(weights="DEFAULT").conv1[0].weight,
+    )
+
+
+def test_the_environment_is_left_as_it_was(tmp_path, monkeypatch):
+    force, unforce = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    monkeypatch.delenv(force, raising=False)
+    monkeypatch.setenv(unforce, "1")
+    target, path = tmp_path / "exploded", tmp_path / "bomb.pth"
+    in_zip(path, Bomb(target))
+    with pytest.raises(pickle.UnpicklingError), weights_only():
+        torch.load(path)
+    assert not target.exists()
+    assert force not in os.environ and os.environ[unforce] == "1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -170,6 +172,40 @@ def test_the_tiles_of_a_mosaic_are_replaced_too(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_names_that_no_line_holds_are_escaped(tmp_path, workers):
+    names = ["tab\t.png", "line\nbreak\r.png", "page\x0c\u2028.png", os.fsdecode(b"latin \xe9.png")]
+    dataset, file = records(tmp_path, broken=0), tmp_path / "broken.txt"
+    for record, name in zip(dataset, names):
+        record["file_name"] = str(tmp_path / name)
+        Path(record["file_name"]).touch()
+    log = logging.FileHandler(tmp_path / "log.txt", encoding="utf-8")
+    logging.getLogger("nanodet_d2").addHandler(log)
+    try:
+        first(loader(dataset, num_workers=workers, broken_file=str(file)))
+    finally:
+        logging.getLogger("nanodet_d2").removeHandler(log)
+        log.close()
+    shown = [r"tab\t.png", r"line\nbreak\r.png", r"page\x0c\u2028.png", r"latin \udce9.png"]
+    lines = [f"{tmp_path / name}\tthe file is empty" for name in shown]
+    assert sorted(file.read_text(encoding="utf-8").splitlines()) == sorted(lines)
+    logged = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert len(logged) == 4 and all(any(name in line for line in logged) for name in shown)
+    again = loader(dataset, broken_file=str(file), max_broken_share=0.3)
+    with pytest.raises(ValueError, match="4 of the 10") as error:
+        first(again)
+    str(error.value).encode("utf-8")
+    with pytest.raises(ImageError, match="image .*cannot be used") as error:
+        read_image(dict(dataset[1]), "BGR")
+    assert "\n" not in str(error.value) and error.value.path == dataset[1]["file_name"]
+
+
+def test_a_list_of_other_bytes_is_read(tmp_path):
+    file = tmp_path / "broken.txt"
+    file.write_bytes(b"latin \xe9.png\twhy\na.png\twhy\n")
+    assert list(BrokenImages(["a.png", "b.png"], 0.5, str(file)).reasons) == ["a.png"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_stop_with_the_list(tmp_path, workers):
     file = tmp_path / "broken.txt"
     broken = loader(
@@ -183,14 +219,57 @@ def test_too_many_stop_with_the_list(tmp_path, workers):
     assert all(str(tmp_path / f"{i}.png") in str(e.value) for i in range(3))
     assert len(file.read_text().splitlines()) == 3
     with pytest.raises(ValueError, match="max_broken_share 1.5; allowed: 0 to 1"):
-        BrokenImages(10, 1.5)
+        BrokenImages(["a.png"] * 10, 1.5)
+
+
+def noted(*names: str) -> list[dict]:
+    return [{NOTE: {name: "the file is empty"}} for name in names]
+
+
+def test_the_share_is_that_of_all_ranks_and_starts(tmp_path, caplog):
+    images = [f"{i}.png" for i in range(10)]
+    file = tmp_path / "out" / "broken_images.txt"
+    ranks = [BrokenImages(images, 0.3, str(file)) for _ in range(2)]
+    ranks[0].take_notes(noted("0.png", "1.png"))
+    ranks[1].take_notes(noted("1.png", "2.png"))
+    assert [line.split("\t")[0] for line in file.read_text().splitlines()] == images[:3]
+    assert "3 of 10 images so far" in caplog.text and caplog.text.count("1.png") == 1
+    with pytest.raises(ValueError, match="4 of the 10 training images .* are 0.png, 1.png, 2.png"):
+        ranks[0].take_notes(noted("3.png"))
+
+    resumed = BrokenImages(images, 0.4, str(file))
+    resumed.take_notes(noted("0.png"))
+    with pytest.raises(ValueError, match="5 of the 10 .*to be deleted after their repair"):
+        resumed.take_notes(noted("4.png"))
+    with pytest.raises(ValueError, match="5 of the 10 "):  # a known one: no start is a way around
+        BrokenImages(images, 0.4, str(file)).take_notes(noted("0.png"))
+
+
+def test_an_old_list_stops_no_training_of_whole_or_other_images(tmp_path):
+    file = tmp_path / "broken_images.txt"
+    file.write_text("".join(f"{i}.png\tthe file is empty\n" for i in range(9)))
+    repaired = BrokenImages([f"{i}.png" for i in range(10)], 0.1, str(file))
+    repaired.take_notes([{"image_id": 0}])
+    other = BrokenImages([f"other/{i}.png" for i in range(10)], 0.1, str(file))
+    other.take_notes(noted("other/3.png"))
+    assert list(other.reasons) == ["other/3.png"]
+    with pytest.raises(ValueError, match="2 of the 10 "):
+        other.take_notes(noted("other/4.png"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_a_single_image_ends(tmp_path, workers):
-    broken = loader(records(tmp_path, broken=10), max_broken_share=1.0, num_workers=workers)
-    with pytest.raises(ImageError, match="the file is empty"):
+    """With the list, so that a disk that is not there is seen to be one."""
+    dataset, file = records(tmp_path, broken=10), tmp_path / "broken.txt"
+    broken = loader(dataset, num_workers=workers, broken_file=str(file))
+    with pytest.raises(ValueError, match=r"10 of the 10 training images .* listed in .*broken.txt"):
         first(broken)
+    assert len(file.read_text().splitlines()) == 10
+    file.unlink()
+    mosaic = dict(mixers=[Mosaic()], num_workers=workers, max_broken_share=1.0)
+    with pytest.raises(ImageError, match="no image can be used of 100 .* the file is empty; list"):
+        first(loader(dataset, broken_file=str(file), **mosaic))
+    assert len(file.read_text().splitlines()) == 10
 
 
 def demo_config(root, overrides):

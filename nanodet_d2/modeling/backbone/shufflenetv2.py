@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -138,7 +139,8 @@ class ShuffleNetV2(Backbone):
                 TORCHVISION_NAME.format(*size[:-1].split("."))
             ).DEFAULT
             what = f"torchvision's {weights}"
-            load_classifier_weights(self, what, checkpoint_path, weights.get_state_dict)
+            download = functools.partial(weights.get_state_dict, check_hash=True, weights_only=True)
+            load_classifier_weights(self, what, checkpoint_path, download)
             self.input_spec = IMAGENET
 
     def _init_weights(self) -> None:

@@ -24,6 +24,7 @@ from .levels import (
     freeze_modules,
 )
 from .levels import level_name as stride_name
+from .weights import foreign_weights
 
 logger = logging.getLogger(__name__)
 
@@ -221,18 +222,14 @@ def _create(
     build = dict(features_only=True, out_indices=tuple(indices), **arguments)
     if not (pretrained or "file" in overlay):
         return timm.create_model(model_name, **build)
-    try:
+    with foreign_weights(
+        f"timm's {model_name}",
+        overlay.get("file", "the network"),
+        by_file='checkpoint_path=… or pretrained_cfg_overlay={"file": …}',
+    ):
         network = timm.create_model(
             model_name, pretrained=True, pretrained_cfg_overlay=overlay, **build
         )
-    except Exception as error:  # the hub's, the network's or the file's own kinds
-        source = overlay.get("file", "the network")
-        raise ValueError(
-            f"the weights of timm's {model_name} cannot be had from {source} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Without a network, give a "
-            'local file by checkpoint_path=… or pretrained_cfg_overlay={"file": …}, or go without '
-            "by pretrained=False"
-        ) from error
     logger.info("Loaded weights of timm's %s from %s", model_name, overlay.get("file", "its hub"))
     return network
 

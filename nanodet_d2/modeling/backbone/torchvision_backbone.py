@@ -14,7 +14,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nanodet_d2.checkpoint import read_file
+from nanodet_d2.checkpoint import read_file, weights_only
 
 from .levels import (
     DEFAULT_STRIDES,
@@ -27,6 +27,7 @@ from .levels import (
     level_name,
     run_without_memory,
 )
+from .weights import foreign_weights
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +182,7 @@ def _as_tap(x: Tensor, size: int) -> _Tap | None:
     return None
 
 
+@weights_only()  # also for a constructor's own argument ``weights``
 def _create(
     model_name: str, arguments: dict[str, Any], pretrained: bool, checkpoint_path: str
 ) -> nn.Module:
@@ -192,13 +194,13 @@ def _create(
         return network
     if not pretrained:
         return torchvision.models.get_model(model_name, **arguments)
-    try:
-        network = torchvision.models.get_model(model_name, weights="DEFAULT", **arguments)
-    except OSError as error:
-        raise ValueError(
-            f"the weights of {what} cannot be had from the network ({error}). Without one, give a "
-            "local file by checkpoint_path=…, or go without by pretrained=False"
-        ) from error
+    # Fetched and read before the network is built: its constructor reads the file again, and what
+    # it raises then is about the arguments. Not loaded from here: which tensors are renamed or
+    # left out, and with which arguments the network is built for them, it alone knows.
+    with foreign_weights(what):
+        weights = torchvision.models.get_model_weights(model_name).DEFAULT
+        weights.get_state_dict(check_hash=True, weights_only=True)
+    network = torchvision.models.get_model(model_name, weights=weights, **arguments)
     logger.info("Loaded the default ImageNet weights of %s", what)
     return network
 

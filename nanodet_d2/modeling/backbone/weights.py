@@ -1,17 +1,54 @@
-"""ImageNet weights for the native backbones."""
+"""ImageNet weights: for the native backbones, and what they share with the wrapped ones."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor, nn
 
-from nanodet_d2.checkpoint import convert_reference_state_dict, read_weights
+from nanodet_d2.checkpoint import convert_reference_state_dict, read_weights, weights_only
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "backbone."
+
+
+@contextlib.contextmanager
+def foreign_weights(
+    what: str, source: str = "the network", *, by_file: str = "checkpoint_path=…"
+) -> Iterator[None]:
+    """For code that lets another library fetch and read weights: nothing in them is run.
+
+    Args:
+        what: whose weights, for messages.
+        source: where from.
+        by_file: how a local file is given.
+
+    Raises:
+        ValueError: in one line, for whatever goes wrong in here.
+    """
+    try:
+        with weights_only():
+            yield
+    except Exception as error:  # the hub's, the network's or the file's own kinds
+        raise ValueError(
+            f"the weights of {what} cannot be had from {source} ({_reason(error)}). Without a "
+            f"network, give a local file by {by_file}, or go without by pretrained=False"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        # torch's and timm's own text for this tells how to run the file all the same.
+        if isinstance(cause, pickle.UnpicklingError):
+            return "the file is damaged or holds objects other than weights; nothing of it was run"
+        cause = cause.__cause__
+    first_line = " ".join(str(error).partition("\n")[0].split())
+    return f"{type(error).__name__}: {first_line}"
 
 
 def load_classifier_weights(
@@ -21,7 +58,7 @@ def load_classifier_weights(
 
     Args:
         backbone: whose tensors must all be in the weights.
-        what: the weights, for messages.
+        what: whose weights, for messages.
         checkpoint_path: file to read; if empty, ``download`` is called.
         download: returns the state dict, in torchvision's or timm's names.
 
@@ -32,13 +69,8 @@ def load_classifier_weights(
     if checkpoint_path:
         state = read_weights(checkpoint_path).state_dict
     else:
-        try:
+        with foreign_weights(what):
             state = download()
-        except Exception as error:  # the hub's and the network's own kinds
-            raise ValueError(
-                f"{what} cannot be had from the network ({type(error).__name__}: {error}). Without "
-                "one, give a local file by checkpoint_path=…, or go without by pretrained=False"
-            ) from error
     names = backbone.state_dict()
     converted = _converted(state)
     wrong = [k for k, v in names.items() if k not in converted or converted[k].shape != v.shape]
