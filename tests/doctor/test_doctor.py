@@ -82,6 +82,13 @@ def test_a_good_set_is_fine_and_described(place, run, tmp_path):
         assert Image.open(tmp_path / "report" / f"{name}.png").size == (1200, 800)
 
 
+def test_category_names_are_not_read_as_formulas(place, run, tmp_path):
+    content = good()
+    content["categories"][0]["name"] = "a$_$b"
+    code, report, _ = run(place(content), "--images", str(tmp_path / "train"))
+    assert code == 0 and "a$_$b" in report["train"]["classes"]
+
+
 def test_everything_planted_is_found(place, run, tmp_path):
     content = good(8)
     images, annotations = content["images"], content["annotations"]

@@ -12,7 +12,12 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from nanodet_d2.engine.hooks import LoaderHint
-from nanodet_d2.engine.report import confusion_matrix, draw_curves
+from nanodet_d2.engine.report import (
+    confusion_matrix,
+    draw_confusion,
+    draw_curves,
+    draw_precision_recall,
+)
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 10, 10], [40, 0, 10, 10]], dtype=np.float64)
 
@@ -46,6 +51,14 @@ def test_own_class_comes_first_and_none_is_no_error():
     assert confusion_matrix(nothing, none, nothing, none, 2).sum() == 0
     assert confusion_matrix(BOXES, np.array([0, 1, 1]), nothing, none, 2)[1, 2] == 2
     assert confusion_matrix(nothing, none, BOXES, np.array([0, 1, 1]), 2)[2, 1] == 2
+
+
+def test_class_names_are_not_read_as_formulas(tmp_path):
+    names = ["a$_$b", "$", r"\$x_$", "{}"]
+    draw_precision_recall(np.ones((101, 4)), names, tmp_path / "curves.png")
+    draw_confusion(np.eye(5, dtype=int), names, tmp_path / "confusion.png")
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
+    assert cv2.imread(str(tmp_path / "confusion.png")) is not None
 
 
 def test_curves_are_drawn(tmp_path):
