@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,8 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -
 
 def draw_curves(metrics_file: Path, path: Path) -> None:
     """Losses, AP, learning rate and the loader's share of a step from detectron2's metrics.json."""
-    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     series: dict[str, list[tuple[int, float]]] = {}
-    for line in lines:
+    for line in _metrics(metrics_file):
         for name, value in line.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 series.setdefault(name, []).append((line["iteration"], value))
@@ -187,6 +186,17 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
             axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+
+
+def _metrics(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.json, but for those that a killed training or a full disk left torn."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
+            yield content
 
 
 def _percent(precision: np.ndarray) -> float | None:

@@ -73,6 +73,17 @@ def test_curves_are_drawn(tmp_path):
     assert picture.shape == (700, 1100, 3) and picture.std() > 10
 
 
+def test_curves_are_drawn_without_the_lines_that_cannot_be_read(tmp_path):
+    whole = ['{"iteration": 0, "total_loss": 3.0}', '{"iteration": 1, "total_loss": 2.0}']
+    others = ['{"iteration": 1, "total_lo', "", "3", '{"total_loss": 9.0}', '{"iteration": "x"}']
+    pictures = []
+    for lines in (whole, whole[:1] + others + whole[1:]):
+        (tmp_path / "metrics.json").write_bytes("\n".join(lines).encode() + b"\n\xff\0")
+        draw_curves(tmp_path / "metrics.json", tmp_path / "curves.png")
+        pictures.append(cv2.imread(str(tmp_path / "curves.png")))
+    assert np.array_equal(*pictures)
+
+
 @pytest.mark.parametrize("data_time, words", [(0.15, "takes 75 % of a step"), (0.02, "")])
 def test_a_slow_loader_is_named_once(caplog, data_time, words):
     hook = LoaderHint(period=5, num_workers=3)
