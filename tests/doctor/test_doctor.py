@@ -172,6 +172,17 @@ def test_what_train_and_val_share_is_found(place, run, tmp_path):
     assert code == 1 and found(report["together"]) == {"images of train that are in val as well": 4}
 
 
+def test_shared_images_of_a_relative_folder_are_named_once(place, run, tmp_path, monkeypatch):
+    """As a problem alone: their names say nothing more."""
+    place(good())
+    monkeypatch.chdir(tmp_path)
+    for images in ("train", "./train"):
+        arguments = ("--images", images, "--val", "train.json", "--val-images", "train")
+        code, report, _ = run("train.json", *arguments, "--no-images")
+        assert code == 1 and report["together"]["notes"] == []
+        assert found(report["together"]) == {"images of train that are in val as well": 4}
+
+
 def test_other_formats(place, run, tmp_path):
     content = good()
     place(content)
