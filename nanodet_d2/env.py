@@ -1,5 +1,7 @@
 """Versions of everything that matters here, and a self-check: ``python -m nanodet_d2.env``.
 
+Without detectron2 it tells the versions all the same, and how to get it.
+
 Exit code: 0 if the self-check passed, 1 if not.
 """
 
@@ -17,12 +19,14 @@ import time
 from collections.abc import Sequence
 
 import torch
-from detectron2.structures import Boxes, Instances
 
 import nanodet_d2
 
-from .compat import has_compiled_op
-from .modeling import GhostPAN, NanoDetPlus, NanoDetPlusHead, ShuffleNetV2, SimpleConvHead
+if not nanodet_d2.WITHOUT_DETECTRON2:
+    from detectron2.structures import Boxes, Instances
+
+    from .compat import has_compiled_op
+    from .modeling import GhostPAN, NanoDetPlus, NanoDetPlusHead, ShuffleNetV2, SimpleConvHead
 
 # import name -> names for pip, of which one is there
 REQUIRED = {
@@ -80,14 +84,16 @@ def devices() -> str:
 
 def facts() -> dict[str, str]:
     """What a report of a fault should tell."""
-    return {
+    found = {
         "nanodet_d2": f"{nanodet_d2.__version__} in {os.path.dirname(nanodet_d2.__file__)}",
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "device": devices(),
         **{packages[0]: version(module, packages) for module, packages in REQUIRED.items()},
-        "detectron2's operators": detectron2_flavour(),
         **{f"{packages[0]} (optional)": version(m, packages) for m, packages in OPTIONAL.items()},
     }
+    if nanodet_d2.WITHOUT_DETECTRON2:
+        return {**found, "detectron2": f"not installed: {nanodet_d2.WITHOUT_DETECTRON2}"}
+    return {**found, "detectron2's operators": detectron2_flavour()}
 
 
 def self_check(device: str) -> str:
@@ -148,6 +154,9 @@ def _require(condition: bool, otherwise: str) -> None:
 def main() -> int:
     for name, value in facts().items():
         print(f"{name:32} {value}")
+    if nanodet_d2.WITHOUT_DETECTRON2:
+        print(f"{'self-check':32} not run")
+        return 1
     began = time.perf_counter()
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     failed = False

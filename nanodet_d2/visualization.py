@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.structures import Instances
@@ -16,8 +17,10 @@ _GAP = 8  # pixels between the pictures of a sheet
 _COLORS = colormap(rgb=False, maximum=255).astype(int).tolist()
 _LUMA = (0.114, 0.587, 0.299)  # of blue, green, red: ITU-R BT.601
 _SMALL = 480  # pixels; smaller images are enlarged, so that labels are readable
+_PLAIN_TEXT = {"text.parse_math": False}  # a class may be called "$a_b$"
 
 
+@matplotlib.rc_context(_PLAIN_TEXT)
 def draw_detections(
     image: np.ndarray, instances: Instances, metadata: Metadata, *, score_thresh: float = 0.35
 ) -> np.ndarray:
@@ -66,6 +69,7 @@ def draw_boxes(image: np.ndarray, instances: Instances, names: Sequence[str]) ->
     return drawn
 
 
+@matplotlib.rc_context(_PLAIN_TEXT)
 def draw_annotations(
     image: np.ndarray, dataset_dict: dict[str, Any], metadata: Metadata
 ) -> np.ndarray:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nanodet_d2.benchmark_runtimes import __main__ as command
 from nanodet_d2.benchmark_runtimes import measure as measuring
 from nanodet_d2.benchmark_runtimes.models import Model
-from nanodet_d2.benchmark_runtimes.report import table
+from nanodet_d2.benchmark_runtimes.report import plot, table
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.export.writer import Job, export
 
@@ -145,6 +145,12 @@ def test_the_table_has_the_fastest_first():
     assert lines[2].startswith("| fast | ncnn | raw | 2.50 | – | 10.0 (20.0) | 10.0 (20.0) | 100.0")
     assert lines[3].startswith("| slow | ncnn | raw | 2.50 | 36.1")
     assert lines[0].count("threads") == 1 and lines[0].count("1 thread:") == 1
+
+
+def test_file_names_are_not_read_as_formulas(tmp_path):
+    facts = {"backend": "onnxruntime", "AP": 1.0, "latency": {"1": {"total": {"median_ms": 2.0}}}}
+    plot([Model("a$_$b.onnx", None, facts=facts)], tmp_path / "plot.png")
+    assert cv2.imread(str(tmp_path / "plot.png")) is not None
 
 
 def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog):

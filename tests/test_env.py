@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 import nanodet_d2
@@ -71,3 +72,33 @@ def test_without_detectron2_the_last_line_says_how_to_get_it(root):
     last = done.stderr.strip().splitlines()[-1]
     installer = root / "nanodet_d2" / "get_detectron2.py"
     assert last.startswith("ImportError: nanodet_d2 needs detectron2") and str(installer) in last
+
+
+NOT_FOUND = """
+from importlib.machinery import PathFinder
+
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: None if name == "detectron2" else find_spec(name, *args)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 does not tell what -m is for")
+@pytest.mark.parametrize("module", ["env", "doctor"])
+def test_the_report_alone_needs_no_detectron2(root, tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(NOT_FOUND)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", f"nanodet_d2.{module}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])},
+    )
+    assert done.returncode == 1
+    if module == "env":
+        report = {line[:32].strip(): line[33:] for line in done.stdout.splitlines()}
+        assert report["detectron2"].startswith("not installed: nanodet_d2 needs detectron2")
+        assert torch.__version__.startswith(report["torch"].partition("+")[0])
+        assert report["self-check"] == "not run" and "Python" in report
+        assert "Traceback" not in done.stderr
+    else:
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ImportError: nanodet_d2 needs detectron2") and not done.stdout

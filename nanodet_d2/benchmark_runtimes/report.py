@@ -43,6 +43,7 @@ def _total_ms(model: Model) -> float:
     return list(latency.values())[-1]["total"]["median_ms"] if latency else 0.0
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a file may be called "$a_b$.onnx"
 def plot(models: Sequence[Model], path: Path) -> None:
     """AP against latency, image to boxes, with the last number of threads; of those with an AP."""
     figure = matplotlib.figure.Figure(figsize=(9, 5), layout="constrained")

@@ -17,7 +17,8 @@ import difflib
 import functools
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -26,7 +27,8 @@ from detectron2.utils.colormap import colormap
 
 from .coco import categories_by_id, read_coco_json, to_records
 from .coco_schema import is_evaluable
-from .images import image_size
+from .files import Problems
+from .images import ImageError, image_size
 from .voc import read_voc
 from .yolo import read_yolo
 
@@ -97,23 +99,58 @@ def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], 
 
 
 def _registered_content(name: str) -> dict[str, Any]:
-    classes = _registered_classes(name)
-    images, annotations = [], []
-    for record in DatasetCatalog.get(name):
-        key = record.get("image_id", record["file_name"])
-        size = record.get("height"), record.get("width")
-        height, width = size if None not in size else image_size(record["file_name"])
-        images.append(
-            {"id": key, "file_name": record["file_name"], "height": height, "width": width}
-        )
-        for x in record.get("annotations", []):
-            box = BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYWH_ABS)
-            crowd, category = x.get("iscrowd", 0), x["category_id"]
-            annotations.append(
-                {"image_id": key, "category_id": category, "bbox": box, "iscrowd": crowd}
-            )
-    categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    categories = [{"id": i, "name": x} for i, x in enumerate(_registered_classes(name))]
+    images, annotations, problems = [], [], Problems()
+    with _named(name):
+        for record in DatasetCatalog.get(name):
+            path = record["file_name"]
+            key = record.get("image_id", path)
+            height, width = _registered_size(record, problems)
+            images.append({"id": key, "file_name": path, "height": height, "width": width})
+            if height and width:
+                annotations += [_as_coco(x, key) for x in record.get("annotations", [])]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+        "problems": problems,
+    }
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the data set in whatever it makes fail: a registered one is anybody's code."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"data set {name!r} cannot be read: {reason}") from error
+
+
+def _registered_size(record: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
+    """(height, width) of a record, (0, 0) where nothing tells them."""
+    if record.get("height") is not None and record.get("width") is not None:
+        return int(record["height"]), int(record["width"])
+    try:
+        return image_size(record["file_name"])
+    except ImageError as error:
+        what = "images of unknown size that cannot be read, boxes not checked"
+        problems.add(what, f"{error.path}: {error.reason}")
+        return 0, 0
+
+
+def _as_coco(annotation: Mapping[str, Any], image_id: Any) -> dict[str, Any]:
+    """An annotation of a record; what it lacks is None."""
+    box = annotation.get("bbox")
+    if box is not None:
+        mode = annotation.get("bbox_mode", BoxMode.XYXY_ABS)  # as the mapper takes it
+        box = BoxMode.convert(list(box), mode, BoxMode.XYWH_ABS)
+    return {
+        "image_id": image_id,
+        "category_id": annotation.get("category_id"),
+        "bbox": box,
+        "iscrowd": annotation.get("iscrowd", 0),
+    }
 
 
 class _Source(NamedTuple):
@@ -210,7 +247,8 @@ def _registered_classes(name: str) -> list[str]:
             f"data set {name!r} is not registered in detectron2; close: {close or 'none'}"
         )
     if not hasattr(MetadataCatalog.get(name), "thing_classes"):
-        DatasetCatalog.get(name)  # some data sets tell their classes only when they are read
+        with _named(name):
+            DatasetCatalog.get(name)  # some tell their classes only when they are read
     classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
     if not classes:
         raise ValueError(f"data set {name!r} has no thing_classes in its metadata")

@@ -127,9 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     try:
         splits, problems, notes = examine(args)
-    except (ValueError, OSError) as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        _write(output, {"exit_code": 2, "error": str(error)})
+    except Exception as error:  # of any kind: exit code 1 would mean "problems found"
+        reason = _reason(args, error)
+        print(f"doctor: {reason}", file=sys.stderr)
+        _write(output, {"exit_code": 2, "error": reason})
         return 2
     for split in splits.values():
         print(split_as_text(split) + "\n")
@@ -149,6 +150,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(f"{count or 'no'} kinds of problems; written to {output}: doctor.json and a plot a split")
     return code
+
+
+def _reason(args: argparse.Namespace, error: Exception) -> str:
+    """Why nothing was examined; an error that was not foreseen does not name the data set."""
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    names = [args.config_file or args.dataset[0], *([args.val] if args.val else [])]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{' and '.join(names)} cannot be examined: {text}"
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:

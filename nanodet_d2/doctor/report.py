@@ -88,7 +88,9 @@ def draw_split(split: Split, path: Path, strides: Sequence[int]) -> None:
     counts = sorted(((v["boxes"], k) for k, v in split.figures["classes"].items()), reverse=True)
     counts = counts[:_PLOTTED_CLASSES]
     bars.bar(range(len(counts)), [n for n, _ in counts])
-    bars.set_xticks(range(len(counts)), [name for _, name in counts], rotation=90, fontsize=7)
+    names = [name for _, name in counts]
+    # Of these labels alone, for a category may be called "$a_b$": the log axes need formulas.
+    bars.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
     bars.set_ylabel("boxes")
     bars.set_yscale("symlog")
     bars.set_title(f"{split.name}: {split.figures['boxes']} boxes, the most frequent categories")

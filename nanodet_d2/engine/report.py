@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from pycocotools import mask as mask_utils
@@ -21,6 +22,7 @@ MATCH_SCORE = 0.35  # a detection below it is none, there
 BACKGROUND = "background"
 _LEGEND_CLASSES = 12  # curves that a legend still tells apart
 _LABELLED_CLASSES = 100  # rows of a matrix that can still be labelled
+_PLAIN_TEXT = {"text.parse_math": False}  # a class may be called "$a_b$"
 
 
 def write_evaluation_report(coco_eval: COCOeval, class_names: Sequence[str], folder: str) -> None:
@@ -116,6 +118,7 @@ def confusion_matrix(
     return matrix
 
 
+@matplotlib.rc_context(_PLAIN_TEXT)
 def draw_precision_recall(precision: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Curves at an IoU of 0.5 from precision (R, C), -1 where a class has no object."""
     figure = Figure(figsize=(7, 5))
@@ -134,6 +137,7 @@ def draw_precision_recall(precision: np.ndarray, class_names: Sequence[str], pat
     figure.savefig(path, dpi=100)
 
 
+@matplotlib.rc_context(_PLAIN_TEXT)
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Shares of each row, with the counts where there is room for them."""
     names = [*class_names, BACKGROUND]
@@ -158,9 +162,8 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -
 
 def draw_curves(metrics_file: Path, path: Path) -> None:
     """Losses, AP, learning rate and the loader's share of a step from detectron2's metrics.json."""
-    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     series: dict[str, list[tuple[int, float]]] = {}
-    for line in lines:
+    for line in _metrics(metrics_file):
         for name, value in line.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 series.setdefault(name, []).append((line["iteration"], value))
@@ -183,6 +186,17 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
             axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+
+
+def _metrics(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.json, but for those that a killed training or a full disk left torn."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
+            yield content
 
 
 def _percent(precision: np.ndarray) -> float | None:

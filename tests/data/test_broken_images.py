@@ -59,12 +59,13 @@ def grey16(turn: bool = False) -> bytes:
     return encoded(Image.fromarray(pixels), "PNG", exif=exif)
 
 
-def turned() -> bytes:
+def turned(form: str = "TIFF", unit: int = 1) -> bytes:
+    """4 x 2 squares of ``unit`` pixels, of which the upper left one is red."""
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
-    picture = Image.new("RGB", (4, 2))
-    picture.putpixel((0, 0), (200, 0, 0))
-    return encoded(picture, "TIFF", exif=exif)
+    picture = Image.new("RGB", (4 * unit, 2 * unit))
+    picture.paste((200, 0, 0), (0, 0, unit, unit))
+    return encoded(picture, form, exif=exif)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def turned() -> bytes:
         ("print.jpg", encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), (8, 8), None),
         ("deep.png", grey16(), (2, 4), (0, 0, 0)),
         ("turned.tif", turned(), (4, 2), (0, 0, 0)),
+        ("turned.jpg", turned("JPEG", unit=16), (64, 32), (0, 0, 0)),
         ("deep turned.png", grey16(turn=True), (4, 2), (0, 0, 0)),
     ],
 )
@@ -101,6 +103,11 @@ def test_what_the_pixels_of_odd_kinds_are(tmp_path):
         [0, 0, 0],
         [200, 0, 0],  # the upper left corner is at the upper right
     ]
+    (tmp_path / "j").write_bytes(turned("JPEG", unit=16))
+    red = read_image({"file_name": str(tmp_path / "j")}, "RGB")[8::16, 8::16].astype(int)
+    expected = np.zeros((4, 2, 3), int)
+    expected[0, 1] = (200, 0, 0)
+    assert np.abs(red - expected).max() <= 4
     (tmp_path / "c").write_bytes(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
     red = read_image({"file_name": str(tmp_path / "c")}, "RGB")
     assert np.abs(red.astype(int) - [255, 0, 0]).max() <= 4

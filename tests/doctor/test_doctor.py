@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
 from PIL import Image
 
 from nanodet_d2.doctor.__main__ import main
@@ -80,6 +81,13 @@ def test_a_good_set_is_fine_and_described(place, run, tmp_path):
     assert sum(part["sizes"].values()) == sum(part["aspects"].values()) == 8
     for name in ("train", "val"):
         assert Image.open(tmp_path / "report" / f"{name}.png").size == (1200, 800)
+
+
+def test_category_names_are_not_read_as_formulas(place, run, tmp_path):
+    content = good()
+    content["categories"][0]["name"] = "a$_$b"
+    code, report, _ = run(place(content), "--images", str(tmp_path / "train"))
+    assert code == 0 and "a$_$b" in report["train"]["classes"]
 
 
 def test_everything_planted_is_found(place, run, tmp_path):
@@ -164,7 +172,18 @@ def test_what_train_and_val_share_is_found(place, run, tmp_path):
     assert code == 1 and found(report["together"]) == {"images of train that are in val as well": 4}
 
 
-def test_other_formats_and_registered_sets(place, run, tmp_path):
+def test_shared_images_of_a_relative_folder_are_named_once(place, run, tmp_path, monkeypatch):
+    """As a problem alone: their names say nothing more."""
+    place(good())
+    monkeypatch.chdir(tmp_path)
+    for images in ("train", "./train"):
+        arguments = ("--images", images, "--val", "train.json", "--val-images", "train")
+        code, report, _ = run("train.json", *arguments, "--no-images")
+        assert code == 1 and report["together"]["notes"] == []
+        assert found(report["together"]) == {"images of train that are in val as well": 4}
+
+
+def test_other_formats(place, run, tmp_path):
     content = good()
     place(content)
     write_voc(content, tmp_path / "voc")
@@ -181,17 +200,82 @@ def test_other_formats_and_registered_sets(place, run, tmp_path):
     code, report, _ = run(str(tmp_path / "yolo"), *images, "--classes", ",".join(names))
     assert code == 1 and len(found(report["train"])) == 4
 
+
+@pytest.fixture
+def register():
+    """Registers functions that return records, or raise, as the data set "doctors_own"."""
+    name = "doctors_own"
+
+    def register_(function) -> str:
+        DatasetCatalog.register(name, function)
+        MetadataCatalog.get(name).thing_classes = ["cat", "dog"]
+        return name
+
+    yield register_
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("mode", [{"bbox_mode": 0}, {}])  # XYXY_ABS, and as a training takes none
+def test_a_registered_set_is_examined(register, run, place, tmp_path, mode):
+    place(good())
     record = {"file_name": str(tmp_path / "train" / "0.png"), "annotations": [
-        {"bbox": [9, 9, 39, 24], "bbox_mode": 0, "category_id": 1}]}  # fmt: skip
-    DatasetCatalog.register("doctors_own", lambda: [record])
-    MetadataCatalog.get("doctors_own").thing_classes = ["cat", "dog"]
-    try:
-        code, report, _ = run("doctors_own")
-    finally:
-        DatasetCatalog.remove("doctors_own")
-        MetadataCatalog.remove("doctors_own")
+        {"bbox": [9, 9, 39, 24], "category_id": 1, **mode}]}  # fmt: skip
+    code, report, _ = run(register(lambda: [record]))
     assert code == 1 and found(report["train"]) == {"categories without a box in train": 1}
     assert report["train"]["sizes"] == {**report["train"]["sizes"], "64 to 128": 1}
+
+
+def test_registered_images_of_unknown_size_are_findings(register, run, place, tmp_path):
+    place(good())
+    (tmp_path / "train" / "1.png").write_bytes(b"no image")
+    paths = [str(tmp_path / "train" / name) for name in ("0.png", "1.png", "gone.png")]
+    objects = [{"bbox": [9, 9, 39, 24], "category_id": k} for k in range(2)]
+    objects += [{"category_id": 0}, {"bbox": [9, 9, 39, 24]}]
+    records = [{"file_name": path, "annotations": objects} for path in paths]
+    code, report, _ = run(register(lambda: records))
+    assert code == 1 and found(report["train"]) == {
+        "images of unknown size that cannot be read, boxes not checked": 2,
+        "images that are missing": 1,
+        "images that cannot be used": 1,
+        "boxes that are not four numbers, dropped": 1,
+        "annotations of an unknown category, dropped": 1,
+    }
+    assert report["train"]["missing_images"] == paths[2:]
+    assert list(report["train"]["broken_images"]) == paths[1:2]
+    assert report["train"]["images"] == 3 and report["train"]["boxes"] == 2
+
+
+def test_whatever_a_registered_set_raises_is_one_line(register, run, place):
+    content = good()
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    path = place(content)
+    raised: list[BaseException] = [AssertionError("a\nb"), KeyError("x"), OSError("gone")]
+    functions = [lambda error=error: _raise(error) for error in raised]
+    functions.append(lambda: load_coco_json(path, "", "doctors_own"))
+    functions += [lambda: [{}], lambda: [3], lambda: None]
+    functions.append(lambda: [{"file_name": "x", "height": "high", "width": 9}])
+    functions.append(
+        lambda: [{"file_name": "x", "height": 9, "width": 9, "annotations": [{"bbox": [1]}]}]
+    )
+    name = register(_raise)
+    for function in functions:
+        DatasetCatalog[name] = function
+        code, report, text = run(name)
+        assert code == 2 and f"doctor: data set '{name}' cannot be read: " in text
+        assert report["error"].count("\n") == 0 and "Traceback" not in text
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_fault_of_any_kind_is_not_exit_code_1(place, run, monkeypatch):
+    monkeypatch.setattr("nanodet_d2.doctor.__main__.split_content", lambda *_: _raise(KeyError(7)))
+    path = place(good())
+    code, report, text = run(path, "--images", "x")
+    assert code == 2 and report["error"] == f"{path} cannot be examined: KeyError: 7"
+    assert text == f"doctor: {report['error']}\n"
 
 
 def test_a_config_is_examined_as_it_would_be_trained(run, root, shapes_overrides):

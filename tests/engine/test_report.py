@@ -12,7 +12,12 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from nanodet_d2.engine.hooks import LoaderHint
-from nanodet_d2.engine.report import confusion_matrix, draw_curves
+from nanodet_d2.engine.report import (
+    confusion_matrix,
+    draw_confusion,
+    draw_curves,
+    draw_precision_recall,
+)
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 10, 10], [40, 0, 10, 10]], dtype=np.float64)
 
@@ -48,6 +53,14 @@ def test_own_class_comes_first_and_none_is_no_error():
     assert confusion_matrix(nothing, none, BOXES, np.array([0, 1, 1]), 2)[2, 1] == 2
 
 
+def test_class_names_are_not_read_as_formulas(tmp_path):
+    names = ["a$_$b", "$", r"\$x_$", "{}"]
+    draw_precision_recall(np.ones((101, 4)), names, tmp_path / "curves.png")
+    draw_confusion(np.eye(5, dtype=int), names, tmp_path / "confusion.png")
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
+    assert cv2.imread(str(tmp_path / "confusion.png")) is not None
+
+
 def test_curves_are_drawn(tmp_path):
     lines = [
         {"iteration": i, "total_loss": 3 / (i + 1), "lr": 0.1, "time": 0.2, "data_time": 0.05}
@@ -58,6 +71,17 @@ def test_curves_are_drawn(tmp_path):
     draw_curves(tmp_path / "metrics.json", tmp_path / "curves.png")
     picture = cv2.imread(str(tmp_path / "curves.png"))
     assert picture.shape == (700, 1100, 3) and picture.std() > 10
+
+
+def test_curves_are_drawn_without_the_lines_that_cannot_be_read(tmp_path):
+    whole = ['{"iteration": 0, "total_loss": 3.0}', '{"iteration": 1, "total_loss": 2.0}']
+    others = ['{"iteration": 1, "total_lo', "", "3", '{"total_loss": 9.0}', '{"iteration": "x"}']
+    pictures = []
+    for lines in (whole, whole[:1] + others + whole[1:]):
+        (tmp_path / "metrics.json").write_bytes("\n".join(lines).encode() + b"\n\xff\0")
+        draw_curves(tmp_path / "metrics.json", tmp_path / "curves.png")
+        pictures.append(cv2.imread(str(tmp_path / "curves.png")))
+    assert np.array_equal(*pictures)
 
 
 @pytest.mark.parametrize("data_time, words", [(0.15, "takes 75 % of a step"), (0.02, "")])
