@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -11,9 +12,12 @@ from pathlib import Path
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from omegaconf import DictConfig
+from torch import nn
 
 from nanodet_d2.checkpoint import FINAL, replace_file
 
+from .building import distribute
 from .report import draw_curves
 from .resume import LOG_FILE
 from .writers import loader_share
@@ -95,6 +99,32 @@ class CurveDrawer(HookBase):
         metrics = self.folder / LOG_FILE
         if metrics.is_file() and metrics.stat().st_size:
             draw_curves(metrics, self.folder / "curves.png")
+
+
+class AuxiliaryBranchLeaves(HookBase):
+    """Wrap the model anew when its auxiliary branch leaves the step.
+
+    Else torch's distributed wrapper would go on sending the branch's gradients, as zeros.
+
+    Args:
+        cfg: of the training.
+        model: without a wrapper.
+    """
+
+    def __init__(self, cfg: DictConfig, model: nn.Module):
+        self.cfg = cfg
+        self.model = model
+        self._done = model.last_auxiliary_step is None or comm.get_world_size() == 1
+
+    def before_step(self) -> None:
+        if self._done or self.trainer.iter <= self.model.last_auxiliary_step:
+            return
+        self._done = True
+        for parameter in self.model.auxiliary_parameters():
+            parameter.requires_grad_(False)
+        self.trainer.model = None
+        gc.collect()  # a wrapper works until nothing refers to it
+        self.trainer.model = distribute(self.cfg, self.model)
 
 
 class LoaderHint(HookBase):

@@ -20,6 +20,7 @@ from .building import build_model, build_optimizer_of, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
 from .evaluation import RAW_PREFIX, Evaluation
 from .hooks import (
+    AuxiliaryBranchLeaves,
     BestCheckpointer,
     CurveDrawer,
     EarlyStop,
@@ -82,20 +83,19 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
 
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
-    ddp_model = distribute(cfg, model)
-    trainer = _build_trainer(cfg, ddp_model, loader, optimizer)
+    trainer = _build_trainer(cfg, distribute(cfg, model), loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
     checkpointables = {"trainer": trainer}
     if ema:
         checkpointables["ema"] = ema
         if ema.start_share:
             checkpointables["ema_start"] = StartOfEMA(ema)
-    checkpointer = SafeCheckpointer(ddp_model, cfg.train.output_dir, **checkpointables)
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir, **checkpointables)
 
     results: dict[str, Any] = {}
 
     def test() -> dict[str, Any]:
-        results.update(evaluate(ddp_model, ema, raw_too=cfg.train.evaluate_raw))
+        results.update(evaluate(model, ema, raw_too=cfg.train.evaluate_raw))
         return results
 
     trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
@@ -163,6 +163,7 @@ def _build_hooks(
         )
     return [
         hooks.IterationTimer(),
+        AuxiliaryBranchLeaves(cfg, checkpointer.model),
         EMAHook(ema) if ema else None,
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         InterruptCheckpointer(checkpointer),

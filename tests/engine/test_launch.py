@@ -116,6 +116,45 @@ def test_one_step_of_two_processes_is_that_of_one(shapes, tmp_path, norms, dtype
         torch.testing.assert_close(means_of_two[name], mean, rtol=1e-4, atol=1e-5, msg=name)
 
 
+TELLS_WHAT_IS_SENT = """
+import os, sys, runpy
+from nanodet_d2.engine import trainer
+
+whole_step, sent = trainer.Trainer.run_step, []
+def collect(state, bucket):
+    sent.append(bucket.buffer().numel())
+    return default_hooks.allreduce_hook(None, bucket)
+def step(self):
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+    globals()["default_hooks"] = default_hooks
+    if self.model is not getattr(self, "_watched", None):
+        self.model.register_comm_hook(None, collect)
+        self._watched = self.model
+    whole_step(self)
+    with open(self.report_dir + "/sent_" + os.environ["RANK"], "a") as file:
+        print(sum(sent), file=file)
+    sent.clear()
+trainer.Trainer.run_step = step
+sys.argv[0] = {script!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_branch_that_left_is_sent_no_more(alone, shapes_overrides, tmp_path):
+    script = tmp_path / "tells_what_is_sent.py"
+    script.write_text(TELLS_WHAT_IS_SENT.format(script=str(SCRIPT)))
+    options = [*OVERRIDES, *shapes_overrides, f"train.output_dir={tmp_path}"]
+    done = torchrun(2, *options, script=script)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    sent = [int(x) for x in (tmp_path / "sent_0").read_text().split()]
+    weights = read_file(str(alone / "model_final.pth"))["model"]
+    buffers = ("running_mean", "running_var", "num_batches_tracked", "bins")
+    sizes = {k: x.numel() for k, x in weights.items() if not k.endswith(buffers)}
+    without = sum(x for k, x in sizes.items() if not k.startswith("aux_"))
+    assert sent == [sum(sizes.values())] * 4 + [without] * 2  # model.aux_detach_iter=4
+
+
 LOSES_ITS_WAY = """
 import os, sys, runpy, time
 from nanodet_d2.engine import trainer

@@ -187,6 +187,18 @@ class NanoDetPlus(nn.Module):
         own = self.aux_neck(features)
         return self.aux_head({k: torch.cat([pyramid[k], own[k]], dim=1) for k in pyramid})
 
+    def auxiliary_parameters(self) -> list[nn.Parameter]:
+        """Those that only train along; none without the branch."""
+        if self.aux_head is None:
+            return []
+        return [*self.aux_neck.parameters(), *self.aux_head.parameters()]
+
+    @property
+    def last_auxiliary_step(self) -> int | None:
+        """The iteration after which the branch takes no part any more; None if it stays."""
+        leaves = self.aux_head is not None and self.aux_after_detach == "drop"
+        return self.aux_detach_iter - 1 if leaves else None
+
     def ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
         """The batch's boxes, padded, on the model's device."""
         return batch_ground_truth(

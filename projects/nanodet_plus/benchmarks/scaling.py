@@ -59,9 +59,9 @@ def measure(args: argparse.Namespace, detached: bool) -> dict[str, float]:
 
         def wrap(model: torch.nn.Module) -> torch.nn.Module:
             nonlocal gradients
-            left = "aux_" if detached else "none"
-            sizes = {n: p.numel() for n, p in model.named_parameters() if not n.startswith(left)}
-            gradients = sum(sizes.values())
+            for parameter in model.auxiliary_parameters():
+                parameter.requires_grad_(not detached)
+            gradients = sum(p.numel() for p in model.parameters() if p.requires_grad)
             return distribute(cfg, model) if distributed else model
 
         return make_step(cfg, batch, args.device, detached=detached, wrap=wrap)
