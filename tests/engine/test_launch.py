@@ -27,7 +27,7 @@ def alone(shapes_overrides, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_together_as_alone(alone, shapes_overrides, tmp_path, processes):
     """Whole trainings: each step's batch is the same, and the 8 test images are shared out."""
     output = f"train.output_dir={tmp_path}"

@@ -102,7 +102,8 @@ def assert_same(a, b, where: str = "") -> None:
         assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
 
 
-def test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills: int = 2):
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(start, shapes_overrides, tmp_path):
     overrides = [*OVERRIDES, *shapes_overrides]
     begin = time.monotonic()
     whole = start(overrides, tmp_path / "whole", resume=False)
@@ -112,7 +113,7 @@ def test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills: int 
     expected = outcome(tmp_path / "whole")
     assert [line["iteration"] for line in expected[1] if "total_loss" in line][-1] == 23
     moments = random.Random(0)
-    for i in range(kills):
+    for i in range(20):
         folder = tmp_path / str(i)
         killed = start(overrides, folder, resume=False)
         killed.join(moments.uniform(0.2, 1.0) * seconds)
@@ -122,11 +123,6 @@ def test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills: int 
         resumed.join()
         assert resumed.exitcode == 0, Path(f"{folder}.log").read_text()[-2000:]
         assert_same(outcome(folder), expected)
-
-
-@pytest.mark.slow
-def test_killed_at_twenty_random_moments(start, shapes_overrides, tmp_path):
-    test_killed_at_random_moments(start, shapes_overrides, tmp_path, kills=20)
 
 
 def killed_after_file(number: int, overrides: list[str], output: str) -> None:
