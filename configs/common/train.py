@@ -22,7 +22,8 @@ train = dict(
     validation_loss=False,  # the training's losses on the test set, with each evaluation
     early_stop_patience=None,  # evaluations without a better AP after which the training ends
     checkpointer=dict(period=6_160, max_to_keep=3),
-    amp=dict(enabled=False),
+    # bfloat16 needs no scaled loss and does not overflow; GPUs since Ampere, and CPUs, have it.
+    amp=dict(enabled=False, dtype="float16"),
     ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0)),
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
     sync_norm=False,  # batch norms over the images of all ranks; for few images per rank

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 # Of the checkpoint's tensors; with fewer that fit, it belongs to another architecture.
 MIN_FITTING_SHARE = 0.25
 AUX_PARTS = ("aux_neck.", "aux_head.")
-_CLASS_PARTS = ("head.predictors.", "aux_head.class_predictor.")
+_WITH_BOX_ROWS = "head.predictors."  # class and box logits of one convolution
+_CLASS_PARTS = (_WITH_BOX_ROWS, "aux_head.class_predictor.")
 _COUNTERS = "num_batches_tracked"
 
 
@@ -57,9 +58,10 @@ def load_weights(model: nn.Module, source: str, *, require_all: bool = False) ->
     _refuse_misfit(report, weights.state_dict, source, require_all=require_all)
 
     fitting = {name: weights.state_dict[name] for name in report.loaded}
+    box_rows = 4 * (model.head.reg_max + 1)
     for name in report.reset_classes:
-        box_rows = 4 * (model.head.reg_max + 1)
-        fitting[name] = _keep_box_rows(weights.state_dict[name], state[name], box_rows)
+        if name.startswith(_WITH_BOX_ROWS):
+            fitting[name] = _keep_box_rows(weights.state_dict[name], state[name], box_rows)
     model.load_state_dict(fitting, strict=False)
     _log(report, list(state), source, weights.origin)
     return report
@@ -115,7 +117,7 @@ def _log(report: LoadReport, state: Sequence[str], source: str, origin: str) -> 
     if report.reset_classes:
         logger.warning(
             "The checkpoint has another number of classes: the class part starts anew, the box "
-            "part is kept, in: %s",
+            "part is kept where there is one, in: %s",
             ", ".join(report.reset_classes),
         )
     for what, names, universe in (

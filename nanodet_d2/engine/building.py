@@ -32,7 +32,5 @@ def build_optimizer_of(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimiz
 
 def distribute(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """The model in torch's distributed wrapper, or as it is in a process alone."""
-    arguments = dict(cfg.train.ddp)
-    if not uses_gpu(cfg):
-        arguments["device_ids"] = None  # detectron2 would name a GPU
-    return create_ddp_model(model, **arguments)
+    # detectron2 would name the GPU, and torch's wrapper then move the images to it one by one.
+    return create_ddp_model(model, device_ids=None, **cfg.train.ddp)

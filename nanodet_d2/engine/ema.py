@@ -51,6 +51,15 @@ class ModelEMA:
         """Start again from the model's present state."""
         self._state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self._start = {k: v.clone() for k, v in self._state.items()} if self.start_share else {}
+        # Lists of tensors, all changed in place, so that an update is one operator or two.
+        model = self.model.state_dict()
+        averaged = [name for name, x in model.items() if x.is_floating_point()]
+        counters = [name for name in model if name not in set(averaged)]
+        self._averages = [self._state[name] for name in averaged]
+        self._values = [model[name] for name in averaged]
+        self._starts = [self._start[name] for name in averaged if self._start]
+        self._counters = [self._state[name] for name in counters]
+        self._counts = [model[name] for name in counters]
 
     def new_value_weight(self, iteration: int) -> float:
         """Weight of the model's state in the average after step ``iteration`` (from 1)."""
@@ -59,30 +68,25 @@ class ModelEMA:
     @torch.no_grad()
     def update(self, iteration: int) -> None:
         """Take the model's state after step ``iteration`` (from 1) into the average."""
-        averaged: list[Tensor] = []
-        current: list[Tensor] = []
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                averaged.append(self._state[name])
-                current.append(self._with_start(name, value))
-            else:
-                self._state[name].copy_(value)  # counters have no meaningful average
-        torch._foreach_lerp_(averaged, current, self.new_value_weight(iteration))
+        values = self._values
+        if self._starts:
+            values = torch._foreach_lerp(values, self._starts, self.start_share)
+        torch._foreach_lerp_(self._averages, values, self.new_value_weight(iteration))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[nn.Module]:
         """The model with the averaged state in place of its own, which comes back afterwards."""
         own = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.model.load_state_dict(self._state)
+        self.model.load_state_dict(self.state_dict())
         try:
             yield self.model
         finally:
             self.model.load_state_dict(own)
 
-    def _with_start(self, name: str, value: Tensor) -> Tensor:
-        return torch.lerp(value, self._start[name], self.start_share) if self._start else value
-
     def state_dict(self) -> dict[str, Tensor]:
+        """The averages; counters, which have no meaningful average, are the model's."""
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counts)
         return self._state
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:

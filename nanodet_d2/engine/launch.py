@@ -10,6 +10,7 @@ from typing import Any, Callable
 import torch
 import torch.distributed as dist
 from detectron2.engine import launch as launch_on_gpus
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,13 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
         # find the addresses of dead ones. Any other store is new at each start, and a prefix would
         # part hosts that have restarted a different number of times.
         store = dist.PrefixStore(f"start_{restarts}", store)
+    # detectron2's half an hour: while one rank finds the AP, the others wait. NCCL's is a third.
     dist.init_process_group(
-        "nccl" if on_gpus else "gloo", store=store, rank=rank, world_size=world_size
+        "nccl" if on_gpus else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=DEFAULT_TIMEOUT,
     )
     try:
         _create_local_group(int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -110,6 +116,6 @@ def _create_local_group(size: int) -> None:
         comm.create_local_process_group(size)
         return
     for first in range(0, dist.get_world_size(), size):
-        group = dist.new_group(list(range(first, first + size)))
+        group = dist.new_group(list(range(first, first + size)), timeout=DEFAULT_TIMEOUT)
         if first <= dist.get_rank() < first + size:
             comm._LOCAL_PROCESS_GROUP = group

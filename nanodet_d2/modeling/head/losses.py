@@ -102,7 +102,8 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     hull_size = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(
         boxes[..., :2], targets[..., :2]
     )
-    hull = hull_size.clamp(min=0).prod(dim=-1).clamp(min=IOU_EPS)
+    width, height = hull_size.clamp(min=0).unbind(dim=-1)
+    hull = (width * height).clamp(min=IOU_EPS)
     return 1 - iou + (hull - union) / hull
 
 
@@ -119,7 +120,8 @@ def pairwise_iof(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 def box_area(boxes: Tensor) -> Tensor:
     """Area (…) of boxes (…, 4)."""
-    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
+    return width * height  # the gradient of prod() would look for zeros, and wait for the device
 
 
 def _intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:

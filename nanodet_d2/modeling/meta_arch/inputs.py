@@ -72,7 +72,7 @@ def batch_ground_truth(
     for x in batched_inputs:
         classes = x["instances"].gt_classes
         # Looked at only in host memory, where it costs no synchronisation.
-        if classes.device.type == "cpu" and (classes >= num_classes).any():
+        if classes.device.type == "cpu" and classes.numpy().max(initial=-1) >= num_classes:
             raise ValueError(
                 f"image {x.get('file_name', '')} has class {int(classes.max())}; "
                 f"allowed by num_classes: 0 to {num_classes - 1}"
