@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,19 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             RuntimeError: if it cannot be written, as on a full disk. Earlier files stay whole.
         """
-        if not self.save_dir or not self.save_to_disk:
-            return
-        content = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        if self.save_dir and self.save_to_disk:
+            self.write(name, {**self.content(), **kwargs})
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint holds of the present state; tensors are those in use, no copies."""
+        states = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        return {"model": self.model.state_dict(), **states}
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a checkpoint's content to ``name``.pth; raises as :meth:`save`."""
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
-        replace_file(path, {"model": self.model.state_dict(), **content, **kwargs})
+        replace_file(path, dict(content))
         if self.tag:
             self.tag_last_checkpoint(path.name)
 

@@ -5,7 +5,13 @@ from .ema import EMAHook, ModelEMA
 from .evaluation import Evaluation
 from .evaluator import DetectionEvaluator
 from .launch import launch
-from .solver import build_optimizer, parameter_groups, scale_to_batch_size, warmup_cosine
+from .solver import (
+    build_optimizer,
+    fit_periods,
+    parameter_groups,
+    scale_to_batch_size,
+    warmup_cosine,
+)
 from .training import evaluate_checkpoint, train
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "build_optimizer",
     "choose_batch_size",
     "evaluate_checkpoint",
+    "fit_periods",
     "launch",
     "parameter_groups",
     "scale_to_batch_size",

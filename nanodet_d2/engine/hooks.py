@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
@@ -18,6 +17,7 @@ from torch import nn
 from nanodet_d2.checkpoint import FINAL, replace_file
 
 from .building import distribute
+from .ending import EarlyStop
 from .report import draw_curves
 from .resume import LOG_FILE
 from .writers import loader_share
@@ -157,10 +157,6 @@ class LoaderHint(HookBase):
             )
 
 
-class EarlyStop(BaseException):
-    """Ends a training on purpose; no ``Exception``, which the training would report as an error."""
-
-
 class EarlyStopping(HookBase):
     """End the training when the best metric lies some evaluations back. Needed on every rank.
 
@@ -211,41 +207,3 @@ class EarlyStopping(HookBase):
             )
             self.checkpointer.save(FINAL, iteration=self.trainer.iter)
         raise EarlyStop
-
-
-class InterruptCheckpointer(HookBase):
-    """Save what was trained when the training ends early, by an error or by Ctrl-C.
-
-    Place it after the hooks that belong to a step, and before those that may fail.
-    """
-
-    def __init__(self, checkpointer: Checkpointer):
-        self.checkpointer = checkpointer
-        self._last_step: int | None = None
-
-    def after_step(self) -> None:
-        self._last_step = self.trainer.iter
-
-    def after_train(self) -> None:
-        trainer = self.trainer
-        if trainer.iter >= trainer.max_iter or self._last_step is None:
-            return  # finished, or nothing was done
-        error = sys.exc_info()[1]
-        if isinstance(error, EarlyStop):
-            return  # saved already
-        if isinstance(error, FloatingPointError):
-            logger.warning("Nothing saved: the weights may hold a loss that is not finite.")
-            return
-        # A step in progress counts for nothing: a checkpoint names the last finished one.
-        if trainer.iter != self._last_step and not trainer.undo_step():
-            logger.warning("Nothing saved: the weights were about to move.")
-            return
-        trainer.iter = self._last_step
-        if comm.is_main_process():
-            name = f"model_{trainer.iter:07d}"
-            try:
-                self.checkpointer.save(name, iteration=trainer.iter)
-            except Exception:  # the error that ended the training matters more
-                logger.exception("Could not save the interrupted training.")
-            else:
-                logger.warning("Training ended early; saved %s.pth, go on with --resume.", name)

@@ -27,6 +27,7 @@ class ResumePoint(NamedTuple):
     steps: int  # that are done
     seed: int | None  # of the training; None if the checkpoint does not tell
     has_ema: bool
+    has_start: bool  # of averages that are mixed with it
 
 
 def find_resume_point(output_dir: str) -> ResumePoint | None:
@@ -76,7 +77,13 @@ def _find(output_dir: str) -> ResumePoint | None:
     trainer = content.get("trainer", {})
     if "iteration" not in trainer:
         raise ValueError(f"{path} is no checkpoint of a training; found no 'trainer' in it")
-    point = ResumePoint(path, trainer["iteration"] + 1, trainer.get("seed"), "ema" in content)
+    point = ResumePoint(
+        path,
+        trainer["iteration"] + 1,
+        trainer.get("seed"),
+        has_ema="ema" in content,
+        has_start="ema_start" in content,
+    )
     rewind_log(output_dir, point.steps)
     return point
 

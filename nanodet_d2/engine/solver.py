@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import torch
@@ -11,8 +11,10 @@ from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
+
+from nanodet_d2.config import get_config
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,23 @@ def parameter_groups(
     return split
 
 
+def fit_periods(cfg: DictConfig) -> None:
+    """Shorten the shipped periods to a tenth of the training, in place; chosen ones stay.
+
+    Else a training that is shorter than COCO's would evaluate and save nothing before its end.
+    """
+    shipped = get_config("common/train.py").train
+    longest = max(1, cfg.train.max_iter // 10)
+    changes = []
+    for key in ("eval_period", "checkpointer.period"):
+        value = OmegaConf.select(cfg.train, key)
+        if value == OmegaConf.select(shipped, key) and value > longest:
+            OmegaConf.update(cfg.train, key, longest)
+            changes.append(f"train.{key} {value} -> {longest}")
+    if changes:
+        logger.info("A training of %d steps: %s", cfg.train.max_iter, ", ".join(changes))
+
+
 def scale_to_batch_size(cfg: DictConfig) -> None:
     """Fit a config's schedule to its batch, in place, if ``train.reference_batch_size`` is set.
 
@@ -73,6 +92,8 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
     what.
     """
     reference, batch = cfg.train.reference_batch_size, cfg.dataloader.train.total_batch_size
+    if not reference:
+        _say_whose_rate_it_is(cfg, batch)
     if not reference or reference == batch:
         return
     factor = batch / reference
@@ -92,6 +113,20 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
     logger.info("Batch of %d in place of %d: %s", batch, reference, ", ".join(changes))
 
 
+def _say_whose_rate_it_is(cfg: DictConfig, batch: int) -> None:
+    usual = get_config("common/data/coco.py").dataloader.train.total_batch_size
+    rate = get_config("common/optim.py").AdamW.lr
+    if batch != usual and cfg.optimizer.get("lr") == rate:
+        logger.info(
+            "optimizer.lr is %g, which was chosen for a batch of %d, with a batch of %d. To fit it "
+            "and the schedule: train.reference_batch_size=%d",
+            rate,
+            usual,
+            batch,
+            usual,
+        )
+
+
 def build_optimizer(
     params: Any,
     *,
@@ -99,12 +134,10 @@ def build_optimizer(
     clip_grad_norm: float | None = None,
     **arguments: Any,
 ) -> torch.optim.Optimizer:
-    """An optimiser that clips the total gradient norm before each step.
+    """An optimiser with a :class:`GradientGuard`, as its attribute ``guard``.
 
-    The clipping is part of the optimiser, so that it also happens under detectron2's own training
-    script. Nothing in it waits for the device. From the first norm on that is not finite, a fused
-    optimiser leaves the weights as they are: a trainer that looks at the losses only now and then
-    finds those that went wrong.
+    The guard is part of the optimiser, so that it also works under detectron2's own training
+    script.
 
     Args:
         params: parameters or parameter groups.
@@ -113,22 +146,77 @@ def build_optimizer(
         arguments: for the class, e.g. ``fused=True``.
     """
     built = optimizer(params, **arguments)
-    if clip_grad_norm is not None:
-        parameters = [p for group in built.param_groups for p in group["params"]]
-
-        def clip(self: torch.optim.Optimizer, *_: Any) -> None:
-            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-            # A fused optimiser gets the gradients of mixed precision still multiplied by this.
-            scale = getattr(self, "grad_scale", None)
-            if scale is not None:
-                norm = norm / scale
-            elif getattr(self, "_step_supports_amp_scaling", False):
-                broken = (~norm.isfinite()).float()
-                self.found_inf = torch.maximum(getattr(self, "found_inf", broken), broken)
-            clip_grads_with_norm_(parameters, clip_grad_norm, norm)
-
-        built.register_step_pre_hook(clip)
+    built.guard = GradientGuard(built, max_norm=clip_grad_norm)
+    built.register_step_pre_hook(built.guard.before_step)
     return built
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, but for the settings that its config has changed since.
+
+    torch's own method brings back the settings as well: a new ``optimizer.lr`` would do nothing.
+    What has changed is logged.
+    """
+    wanted = [
+        {k: x for k, x in group.items() if k not in ("params", "initial_lr")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, wanted):
+        for name, value in settings.items():
+            # A schedule multiplies this one, of which the other is a trace.
+            key = "initial_lr" if name == "lr" and "initial_lr" in group else name
+            before = group.get(key)
+            if before == value or (isinstance(value, Sequence) and list(before) == list(value)):
+                continue
+            logger.warning("optimizer.%s was %s and is %s from here on", name, before, value)
+            group[key] = value
+
+
+class GradientGuard:
+    """Clips gradients, and has a fused optimiser leave out steps whose gradients are not finite.
+
+    Nothing in it waits for the device. An optimiser that is not fused takes such steps, and a
+    trainer has to find the weights that came of it.
+
+    Args:
+        optimizer: whose gradients these are.
+        max_norm: total norm that they are clipped to; no clipping if None.
+
+    Attributes:
+        skipped: steps left out so far, on the device.
+        in_a_row: of them, those since the last step that was taken.
+        frozen: if set, a flag on the device; where it is true, all steps are left out, uncounted.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, max_norm: float | None):
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.max_norm = max_norm
+        self.skipped: int | Tensor = 0
+        self.in_a_row: int | Tensor = 0
+        self.frozen: Tensor | None = None
+
+    def before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            return
+        # As torch's get_total_norm, which calls an operator more for each of them.
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        # A fused optimiser gets the gradients of mixed precision still multiplied by this.
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:
+            norm = norm / scale
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            broken = ~norm.isfinite()
+            self.skipped = self.skipped + broken
+            self.in_a_row = (self.in_a_row + 1) * broken
+            leave_out = (broken if self.frozen is None else broken | self.frozen).float()
+            # Of this step alone: the attribute stays on the optimiser, except with a scaler.
+            optimizer.found_inf = (
+                leave_out if scale is None else torch.maximum(optimizer.found_inf, leave_out)
+            )
+        if self.max_norm is not None:
+            clip_grads_with_norm_(self.parameters, self.max_norm, norm)
 
 
 def warmup_cosine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import statistics
 import time
@@ -15,10 +16,15 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
+from nanodet_d2.layers import KeptBuffers
+
 from .nonfinite import StepLosses, save_report
+from .solver import GradientGuard, load_optimizer
 from .writers import WINDOW, present_losses
 
 logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 20  # steps in a row whose gradients are not finite; a scaled loss halves in each
 
 
 class Trainer(TrainerBase):
@@ -33,9 +39,10 @@ class Trainer(TrainerBase):
             batches that it would have got next.
         log_period: steps from one reading to the next.
         save_period: steps from one checkpoint to the next; the losses are read before each.
-        amp: mixed precision (float16 with a scaled loss); CUDA only. Steps whose gradients overflow
-            are left out and counted, as ``amp_overflows``; a loss that is not finite ends the
-            training all the same, because no smaller scale would change it.
+        amp: type of mixed precision, None for none. float16 comes with a scaled loss, on CUDA only:
+            steps whose gradients overflow are left out and counted, as ``amp_overflows``; a loss
+            that is not finite ends the training all the same, because no smaller scale would
+            change it.
         report_dir: where a loss that is not finite is reported, with what it takes to see it again.
         seed: whatever is random in the model's step k follows from seed, rank and k.
     """
@@ -48,7 +55,7 @@ class Trainer(TrainerBase):
         *,
         log_period: int = 1,
         save_period: int = 0,
-        amp: bool = False,
+        amp: torch.dtype | None = None,
         report_dir: str | None = None,
         seed: int = 0,
     ):
@@ -61,11 +68,13 @@ class Trainer(TrainerBase):
         self.report_dir = report_dir
         self.seed = seed
         self.amp_overflows = 0
-        self.grad_scaler = torch.amp.GradScaler("cuda") if amp else None
+        self.skipped_steps = 0
+        self.amp = amp
+        self.grad_scaler = torch.amp.GradScaler("cuda") if amp is torch.float16 else None
         self._overflows: int | Tensor = 0  # on the device
+        self._broken: bool | Tensor = False  # on the device: a loss was not finite
         self._batches: Iterator[Any] = iter(())
-        self._buffers: list[Tensor] = []
-        self._kept_buffers: list[Tensor] = []
+        self._kept_buffers: KeptBuffers | None = None
         self._weights_kept = True  # since the beginning of the step in progress
         self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []  # with image files
         self._resumed_losses: dict[str, list[tuple[int, float]]] = {}
@@ -103,9 +112,10 @@ class Trainer(TrainerBase):
         state = np.random.SeedSequence((self.seed, comm.get_rank(), self.iter)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-        with torch.autocast("cuda", dtype=torch.float16, enabled=self.grad_scaler is not None):
+        with self._autocast():
             losses = self.model(data)
         total = sum(losses.values())
+        self._freeze_if_broken(total.detach())
         self.optimizer.zero_grad(set_to_none=True)
         if self.grad_scaler is None:
             total.backward()
@@ -122,18 +132,35 @@ class Trainer(TrainerBase):
 
     def _begin_step(self) -> None:
         """Keep what the forward pass changes: the statistics of batch norms."""
-        self._buffers = self._buffers or list(self.model.buffers())
-        if not self._kept_buffers:
-            self._kept_buffers = [x.clone() for x in self._buffers]
-        if self._buffers:
-            torch._foreach_copy_(self._kept_buffers, self._buffers)
+        if self._kept_buffers is None:
+            self._kept_buffers = KeptBuffers(self.model)
+        self._kept_buffers.keep()
         self._weights_kept = True
 
     def undo_step(self) -> bool:
         """Take the model back to before the step in progress; False if its weights have moved."""
-        if self._weights_kept and self._buffers:
-            torch._foreach_copy_(self._buffers, self._kept_buffers)
+        if self._weights_kept and self._kept_buffers is not None:
+            self._kept_buffers.restore()
         return self._weights_kept
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.amp is None:
+            return contextlib.nullcontext()
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, dtype=self.amp)
+
+    def _freeze_if_broken(self, total: Tensor) -> None:
+        """Keep the weights from the first loss on that is not finite.
+
+        The next reading ends the training, and reports the step with its weights.
+        """
+        self._broken = ~total.isfinite() | self._broken
+        if self._guard is not None:
+            self._guard.frozen = self._broken
+
+    @property
+    def _guard(self) -> GradientGuard | None:
+        return getattr(self.optimizer, "guard", None)  # of ``build_optimizer``
 
     def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
         """Count an overflow without waiting for the device, as ``get_scale`` would."""
@@ -143,10 +170,15 @@ class Trainer(TrainerBase):
 
     def after_step(self) -> None:
         """Read the losses before the hooks that write them."""
-        done = self.iter + 1
-        if done >= self.max_iter or any(done % period == 0 for period in self.read_periods):
+        if self.is_reading_step:
             self._read_losses()
         super().after_step()
+
+    @property
+    def is_reading_step(self) -> bool:
+        """Whether the device is read after the step in progress."""
+        done = self.iter + 1
+        return done >= self.max_iter or any(done % period == 0 for period in self.read_periods)
 
     def _read_losses(self) -> None:
         """Hand the losses since the last reading to detectron2's event storage.
@@ -171,9 +203,11 @@ class Trainer(TrainerBase):
         if broken:
             _, rank, i = min(broken)
             self._report(ranks[rank][i], rank)
+        skipped = self._count_skipped()
         if not comm.is_main_process():
             return
         storage = get_event_storage()
+        storage.put_scalars(smoothing_hint=False, **skipped)
         for same_iteration in zip(*ranks):
             storage.iter = same_iteration[0].iteration
             names = same_iteration[0].losses
@@ -181,6 +215,35 @@ class Trainer(TrainerBase):
             storage.put_scalars(total_loss=sum(means.values()), **means)
         storage.iter = self.iter
         self._log_overflows(storage)
+
+    def _count_skipped(self) -> dict[str, int]:
+        """Steps that were left out, since their gradients were not finite.
+
+        With a scaled loss these are overflows, which are expected and counted by themselves.
+
+        Raises:
+            FloatingPointError: if there were too many in a row to wait for another.
+        """
+        if self._guard is None:
+            return {}
+        skipped, in_a_row = int(self._guard.skipped), int(self._guard.in_a_row)
+        new, self.skipped_steps = skipped - self.skipped_steps, skipped
+        if in_a_row >= MAX_SKIPPED:
+            raise FloatingPointError(
+                f"gradients were not finite in the last {in_a_row} steps, to iteration "
+                f"{self.iter}, though the losses were: nothing is learnt any more. Usual reasons: "
+                "a learning rate that is too high, or weights close to overflow"
+            )
+        if self.grad_scaler is not None:
+            return {}
+        if new:
+            logger.warning(
+                "%d steps were left out: their gradients were not finite, though the losses were "
+                "(%d so far)",
+                new,
+                skipped,
+            )
+        return {"skipped_steps": skipped} if skipped else {}
 
     def _log_overflows(self, storage: EventStorage) -> None:
         if self.grad_scaler is None:
@@ -205,6 +268,7 @@ class Trainer(TrainerBase):
     def state_dict(self) -> dict[str, Any]:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
         state["seed"] = self.seed
+        state["skipped_steps"] = self.skipped_steps
         state["losses"] = self._recent_losses()
         state["unread"] = [
             (iteration, files, {k: float(x) for k, x in losses.items()})
@@ -217,7 +281,10 @@ class Trainer(TrainerBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.skipped_steps = state_dict.get("skipped_steps", 0)
+        if self._guard is not None:
+            self._guard.skipped = self.skipped_steps
         self._resumed_losses = state_dict.get("losses", {})
         self._unread = [
             (iteration, list(files), {k: torch.tensor(x) for k, x in losses.items()})

@@ -15,21 +15,22 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_training
+from nanodet_d2.layers import norms_are_folded
 
 from .building import build_model, build_optimizer_of, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
+from .ending import EarlyStop, InterruptCheckpointer, LastGood
 from .evaluation import RAW_PREFIX, Evaluation
 from .hooks import (
     AuxiliaryBranchLeaves,
     BestCheckpointer,
     CurveDrawer,
-    EarlyStop,
     EarlyStopping,
-    InterruptCheckpointer,
     LoaderHint,
     PeriodicCheckpointer,
 )
 from .resume import ResumePoint, find_resume_point, resolve_seed
+from .solver import fit_periods
 from .sync_norm import synchronise_norms
 from .trainer import Trainer
 from .validation_loss import ValidationLoss, build_validation_batches
@@ -68,6 +69,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         RuntimeError: if a checkpoint cannot be written.
     """
     _check_numbers(cfg)
+    fit_periods(cfg)
     resumed = find_resume_point(cfg.train.output_dir) if resume else None
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
@@ -123,21 +125,31 @@ def _be_deterministic() -> None:
 def _build_trainer(
     cfg: DictConfig, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
 ) -> Trainer:
-    amp = cfg.train.amp.enabled
-    if amp and not uses_gpu(cfg):
-        raise ValueError(
-            f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}"
-        )
     return Trainer(
         model,
         loader,
         optimizer,
         log_period=cfg.train.log_period,
         save_period=cfg.train.checkpointer.period,
-        amp=amp,
+        amp=_mixed_precision(cfg),
         report_dir=cfg.train.output_dir,
         seed=cfg.train.seed,
     )
+
+
+def _mixed_precision(cfg: DictConfig) -> torch.dtype | None:
+    if not cfg.train.amp.enabled:
+        return None
+    types = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    name = cfg.train.amp.dtype
+    if name not in types:
+        raise ValueError(f"train.amp.dtype {name!r}; allowed: {', '.join(types)}")
+    if name == "float16" and not uses_gpu(cfg):
+        raise ValueError(
+            f"train.amp.enabled needs a CUDA device, found train.device={cfg.train.device}; "
+            "elsewhere allowed: train.amp.dtype=bfloat16"
+        )
+    return types[name]
 
 
 def _build_hooks(
@@ -161,12 +173,14 @@ def _build_hooks(
         early_stop = EarlyStopping(
             period, patience, best=best[0] if best else None, checkpointer=checkpointer
         )
+    last_good = LastGood(checkpointer)
     return [
         hooks.IterationTimer(),
         AuxiliaryBranchLeaves(cfg, checkpointer.model),
         EMAHook(ema) if ema else None,
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-        InterruptCheckpointer(checkpointer),
+        last_good,
+        InterruptCheckpointer(checkpointer, last_good),
         validation,
         hooks.EvalHook(period, test),
         *best,
@@ -197,6 +211,7 @@ def _start_anew(cfg: DictConfig, model: nn.Module, *, set_aside: bool) -> None:
     if cfg.train.init_checkpoint:
         load_weights(model, cfg.train.init_checkpoint)
         logger.info("A new training starts from the weights of %s", cfg.train.init_checkpoint)
+        _freeze_folded_norms(model)
     else:
         logger.info("No train.init_checkpoint: training starts from random weights.")
     comm.synchronize()  # the weights may lie in that folder
@@ -211,11 +226,30 @@ def _start_anew(cfg: DictConfig, model: nn.Module, *, set_aside: bool) -> None:
     comm.synchronize()
 
 
+def _freeze_folded_norms(model: nn.Module) -> None:
+    """Released weights lose their skill within some steps if folded norms take statistics."""
+    if not model.freeze_norm and norms_are_folded(model):
+        model.freeze_norm = True
+        model.train(model.training)
+        logger.warning(
+            "The weights' batch norms are folded into their convolutions, as in the weights that "
+            "the reference released: norms are frozen, as with model.freeze_norm=true"
+        )
+
+
 def _go_on(
     cfg: DictConfig, ema: ModelEMA | None, checkpointer: SafeCheckpointer, resumed: ResumePoint
 ) -> int:
     """Load a checkpoint of the training and return the first iteration that is left."""
+    if ema and ema.start_share and not resumed.has_start:
+        raise ValueError(
+            f"train.ema.settings.start_share={ema.start_share:g}, but {resumed.checkpoint} is of a "
+            "training without it, whose start is not known any more. Resume with "
+            "train.ema.settings.start_share=0, or begin a new training from that file "
+            "(train.init_checkpoint)"
+        )
     checkpointer.load(resumed.checkpoint)
+    _freeze_folded_norms(checkpointer.model)
     logger.info("Resumed after %d steps from %s", resumed.steps, resumed.checkpoint)
     if ema and not resumed.has_ema:
         ema.reset()

@@ -3,16 +3,18 @@
 from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
 from .fusion import fuse_conv_norm, fuse_traced_conv_norm
 from .ghost import GhostBottleneck, GhostModule
-from .norms import batch_norms
+from .norms import KeptBuffers, batch_norms, norms_are_folded
 
 __all__ = [
     "DepthwiseSeparableConv",
     "GhostBottleneck",
     "GhostModule",
+    "KeptBuffers",
     "batch_norms",
     "conv_norm_act",
     "conv_stack",
     "fuse_conv_norm",
     "fuse_traced_conv_norm",
     "get_activation",
+    "norms_are_folded",
 ]

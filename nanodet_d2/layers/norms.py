@@ -1,10 +1,51 @@
-"""Which modules are batch norms."""
+"""Batch norms: which there are, whether they are folded, and a copy of their statistics."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """All batch norms of torch's kinds, those across ranks included; frozen ones are none."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+@torch.no_grad()
+def norms_are_folded(model: nn.Module) -> bool:
+    """Whether trained batch norms were folded into the convolutions before them.
+
+    What is left of such norms is a bias: their statistics are a mean of 0 and a variance of 1.
+    Norms that were never trained have these as well, but no bias.
+    """
+    norms = [x for x in batch_norms(model) if x.running_mean is not None and x.affine]
+    statistics = all((x.running_mean == 0).all() and (x.running_var == 1).all() for x in norms)
+    return statistics and any(x.bias.any() for x in norms)
+
+
+class KeptBuffers:
+    """A copy of a model's buffers, made by an operator or two whatever their number.
+
+    Args:
+        model: whose buffers stay the same tensors, changed in place.
+    """
+
+    def __init__(self, model: nn.Module):
+        alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for x in model.buffers():
+            flat = x.as_strided((x.numel(),), (1,), x.storage_offset())  # whatever its layout
+            alike.setdefault((x.dtype, x.device), []).append(flat)
+        self._groups = list(alike.values())
+        self._kept = [torch.cat(group) for group in self._groups]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Take the present values."""
+        for group, kept in zip(self._groups, self._kept):
+            torch.cat(group, out=kept)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Bring back the values that were kept."""
+        for group, kept in zip(self._groups, self._kept):
+            torch._foreach_copy_(group, list(kept.split([x.numel() for x in group])))

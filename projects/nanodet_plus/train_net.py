@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from nanodet_d2.engine import (
     choose_batch_size,
     evaluate_checkpoint,
+    fit_periods,
     launch,
     scale_to_batch_size,
     train,
@@ -30,6 +31,7 @@ def main(args: argparse.Namespace) -> dict:
     refuse_unknown_train_keys(cfg)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
     if not args.eval_only:
+        fit_periods(cfg)
         choose_batch_size(cfg)
         scale_to_batch_size(cfg)
     default_setup(cfg, args)

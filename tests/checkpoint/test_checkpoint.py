@@ -177,6 +177,21 @@ def test_other_number_of_classes_restarts_the_class_part_only(build_model, tmp_p
         load_weights(build_model(num_classes=3), path, require_all=True)
 
 
+def test_class_rows_are_not_taken_for_box_rows(build_model, tmp_path):
+    """Of 80 classes the last 32 look like the 32 box rows, to a head that has none of these."""
+    saved = build_model(num_classes=80)
+    path = save(tmp_path / "w.pth", {"model": saved.state_dict()})
+    model = build_model(num_classes=40)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    load_weights(model, path)
+    state = model.state_dict()
+    for name in ("aux_head.class_predictor.weight", "aux_head.class_predictor.bias"):
+        assert torch.equal(state[name], start[name])
+    name = "head.predictors.0.weight"
+    assert torch.equal(state[name][:40], start[name][:40])
+    assert torch.equal(state[name][40:], saved.state_dict()[name][80:])
+
+
 def test_other_architecture_is_refused(build_model, tmp_path):
     import torchvision
 

@@ -7,7 +7,12 @@ import torch
 from detectron2.config import LazyConfig
 
 from nanodet_d2.engine import choose_batch_size
-from nanodet_d2.engine.batch_size import _trial, largest_batch
+from nanodet_d2.engine.batch_size import (
+    _trial,
+    boxes_per_image,
+    largest_batch,
+    on_all_ranks,
+)
 
 MIB = 2**20
 
@@ -42,8 +47,28 @@ def test_a_number_is_left_alone_and_a_cpu_refused(cfg):
 
 def test_the_trial_is_a_training_step(cfg):
     cfg.data.input_size = [64, 96]
-    _trial(cfg)(2)
+    _trial(cfg, boxes=60)(2)
     assert "model" not in cfg.optimizer.params
+
+
+def test_the_trial_has_as_many_boxes_as_the_data():
+    records = [{"annotations": [{}] * n} for n in (3, 120, 0)]
+    assert boxes_per_image(records) == 120
+    assert boxes_per_image(records[:1]) == 50 and boxes_per_image([]) == 50
+    assert boxes_per_image([{"annotations": [{}] * 5000}]) == 1000
+
+
+def test_what_one_rank_raises_all_do(monkeypatch):
+    def fail() -> int:
+        raise ValueError("no batch of 8 fits")
+
+    with pytest.raises(ValueError, match="no batch of 8 fits"):
+        on_all_ranks(fail)
+    assert on_all_ranks(lambda: 16) == [16]
+    gather = "nanodet_d2.engine.batch_size.comm.all_gather"
+    monkeypatch.setattr(gather, lambda x: [x, ValueError("no batch of 8 fits")])
+    with pytest.raises(RuntimeError, match="rank 1: ValueError: no batch of 8 fits"):
+        on_all_ranks(lambda: 16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

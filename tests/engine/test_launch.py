@@ -191,6 +191,41 @@ def test_a_bad_loss_of_one_rank_is_reported(shapes_overrides, tmp_path):
     assert read_file(str(tmp_path / "nonfinite_0000002.pth"))["batch"]
 
 
+OVERFLOWS = """
+import os, sys, runpy
+import torch
+from nanodet_d2.engine import trainer
+
+whole_step = trainer.Trainer.run_step
+def step(self):
+    bias = self.model.module.head.predictors[0].bias
+    bad = self.iter == 3 and os.environ["RANK"] == "1"
+    handle = bias.register_hook(lambda g: g * float("inf") if bad else g)
+    whole_step(self)
+    handle.remove()
+    sums = [float(p.double().sum()) for p in self.model.module.parameters()]
+    with open(self.report_dir + "/sums_" + os.environ["RANK"], "a") as file:
+        print(sum(sums), file=file)
+trainer.Trainer.run_step = step
+sys.argv[0] = {script!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_bad_gradient_of_one_rank_is_left_out_on_both(shapes_overrides, tmp_path):
+    script = tmp_path / "overflows.py"
+    script.write_text(OVERFLOWS.format(script=str(SCRIPT)))
+    output = f"train.output_dir={tmp_path}"
+    done = torchrun(2, *OVERRIDES, *shapes_overrides, output, script=script)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    sums = [(tmp_path / f"sums_{rank}").read_text().split() for rank in (0, 1)]
+    assert sums[0] == sums[1] and len(sums[0]) == 6
+    moved = [a != b for a, b in zip(sums[0], sums[0][1:])]
+    assert moved == [True, True, False, True, True]  # iterations 1 to 5
+    assert read_file(str(tmp_path / "model_final.pth"))["trainer"]["skipped_steps"] == 1
+
+
 def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     """Each rank's batch norms have seen other images than the other's."""
     options = [*OVERRIDES, *shapes_overrides, "model.freeze_norm=false", "optimizer.lr=0.01"]

@@ -20,6 +20,7 @@ from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import Evaluation, train
 from nanodet_d2.engine.nonfinite import replay
 from nanodet_d2.engine.validation_loss import build_validation_batches, validation_losses
+from nanodet_d2.layers import batch_norms
 
 FAST = [
     "data.input_size=[64,64]",
@@ -197,6 +198,69 @@ def test_amp_on_a_cpu_is_refused(config):
         train(config("train.amp.enabled=true"))
 
 
+def test_mixed_precision_of_bfloat16_trains_on_a_cpu(config, tmp_path):
+    train(config("train.amp.enabled=true", "train.amp.dtype=bfloat16", "train.eval_period=0"))
+    content = read_file(str(tmp_path / "out" / "model_final.pth"))
+    assert all(x.isfinite().all() for x in content["model"].values())
+    assert "grad_scaler" not in content["trainer"]
+    weights = {x.dtype for x in content["model"].values() if x.is_floating_point()}
+    assert weights == {torch.float32}
+    with pytest.raises(ValueError, match="amp.dtype 'half'; allowed: float16, bfloat16"):
+        train(config("train.amp.enabled=true", "train.amp.dtype=half"))
+
+
+def test_folded_norms_are_frozen(config, tmp_path, caplog):
+    """As of released weights: a bias, a mean of 0 and a variance of 1."""
+    model = instantiate(config().model)
+    with torch.no_grad():
+        for norm in batch_norms(model):
+            norm.bias.normal_()
+    weights = tmp_path / "folded.pth"
+    torch.save({"model": model.state_dict()}, weights)
+    cfg = config(f"train.init_checkpoint={weights}", "train.eval_period=0")
+    train(cfg)
+    assert caplog.text.count("norms are folded into their convolutions") == 1
+    train(config("train.max_iter=6", "train.eval_period=0"), resume=True)  # nor do they thaw
+    state = read_file(str(tmp_path / "out" / "model_final.pth"))["model"]
+    means = [x for name, x in state.items() if name.endswith("running_mean")]
+    assert len(means) > 50 and not any(x.any() for x in means)
+    assert caplog.text.count("norms are folded into their convolutions") == 2
+
+
+def test_norms_in_use_are_not_taken_for_folded(config, tmp_path, caplog):
+    train(config("train.eval_period=0"))  # from random weights, whose norms are at 0 and 1 as well
+    weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
+    train(config(weights, "train.eval_period=0", f"train.output_dir={tmp_path / 'again'}"))
+    assert "are folded" not in caplog.text
+
+
+def test_a_resume_takes_the_rate_of_the_config(config, tmp_path, caplog):
+    train(config("train.eval_period=0"))
+    caplog.clear()
+    longer = ("train.max_iter=6", "train.eval_period=0")
+    train(config(*longer), resume=True)
+    assert "from here on" not in caplog.text
+    cfg = config("train.max_iter=8", "train.eval_period=0", "optimizer.lr=0.0")
+    before = read_file(str(tmp_path / "out" / "model_final.pth"))
+    train(cfg, resume=True)
+    after = read_file(str(tmp_path / "out" / "model_final.pth"))
+    rate = before["trainer"]["optimizer"]["param_groups"][0]["initial_lr"]
+    assert f"optimizer.lr was {rate} and is 0.0 from here on" in caplog.text
+    assert after["trainer"]["optimizer"]["param_groups"][0]["lr"] == 0.0
+    name = "head.predictors.0.weight"
+    assert torch.equal(before["model"][name], after["model"][name])  # decay is a share of the rate
+    assert after["trainer"]["iteration"] == 7
+
+
+def test_a_share_of_the_start_cannot_begin_at_a_resume(config):
+    train(config("train.eval_period=0"))
+    cfg = config("train.max_iter=6", "train.eval_period=0", "train.ema.settings.start_share=0.25")
+    with pytest.raises(
+        ValueError, match="start_share=0.25, but .*model_final.pth is of a training"
+    ):
+        train(cfg, resume=True)
+
+
 def run(train_net, root, *arguments: str) -> dict:
     config = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
     parser = default_argument_parser()
@@ -323,8 +387,10 @@ def test_the_console_shows_the_loaders_share_and_present_losses(config, caplog):
     assert all("waiting for data" in x for x in lines[2:])
 
 
-def test_a_loss_that_is_not_finite_is_reported_and_can_be_seen_again(config, tmp_path):
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_loss_that_is_not_finite_is_reported_and_can_be_seen_again(config, tmp_path, pieces):
     cfg = config("train.max_iter=20", "train.log_period=5", "train.eval_period=0")
+    cfg.model.micro_batches = pieces
     good = instantiate(cfg.dataloader.train.mapper)
 
     def poisoned(record):

@@ -46,15 +46,18 @@ def batch_images(
     images = [x["image"] for x in batched_inputs]
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
-    batch = ImageList.from_tensors(images, divisibility)
-    pixels = to_device(batch.tensor, mean.device)
+    sizes = [tuple(image.shape[1:]) for image in images]
+    padded = len(set(sizes)) > 1 or any(side % divisibility for side in sizes[0])
+    batch = ImageList.from_tensors(images, divisibility).tensor if padded else torch.stack(images)
+    pixels = to_device(batch, mean.device)
     if flip_channels:
         pixels = pixels.flip(1)
     pixels = (pixels - mean) / std
-    for image, (height, width) in zip(pixels, batch.image_sizes):
-        image[:, height:] = 0
-        image[:, :, width:] = 0
-    return ImageList(pixels, batch.image_sizes)
+    if padded:
+        for image, (height, width) in zip(pixels, sizes):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+    return ImageList(pixels, sizes)
 
 
 def batch_ground_truth(

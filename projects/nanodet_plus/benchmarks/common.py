@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import nanodet_d2  # noqa: F401  (detectron2 imports beside a new Pillow only after it)
 
@@ -76,6 +77,21 @@ def median_ms(
             _synchronize(device)
             times[name].append((time.perf_counter() - begin) * 1e3)
     return {name: statistics.median(x) for name, x in times.items()}
+
+
+def operator_calls(step: Callable[[], Any]) -> tuple[int, int]:
+    """Operators of PyTorch that a call of ``step`` uses, without and with those within others."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step()
+    operators = [x for x in profiler.events() if x.name.startswith("aten::")]
+    return sum(not _within_operator(x) for x in operators), len(operators)
+
+
+def _within_operator(event: Any) -> bool:
+    parent = event.cpu_parent
+    while parent is not None and not parent.name.startswith("aten::"):
+        parent = parent.cpu_parent
+    return parent is not None
 
 
 def environment(threads: int) -> dict[str, str]:

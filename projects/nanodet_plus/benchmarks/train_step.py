@@ -1,11 +1,14 @@
 #!/usr/bin/env python
 """One training step: auxiliary branch, memory layout, optimiser and torch.compile.
 
-Each row differs from the first one in what it names. A step is forward, backward, clipping, AdamW.
+Each row differs from the first one in what it names. A step is the trainer's: forward, backward,
+clipping, AdamW, averages. "operators" are PyTorch's that a step calls, from Python and autograd, and
+in brackets those that these call in turn; on a GPU each of the former launches a kernel or two.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +20,9 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from nanodet_d2.config import apply_overrides
+from nanodet_d2.engine import EMAHook, ModelEMA
 from nanodet_d2.engine.building import build_model, build_optimizer_of
+from nanodet_d2.engine.trainer import Trainer
 
 BASE = "guide"
 VARIANTS: dict[str, tuple[bool, list[str]]] = {  # whether after detachment, and the overrides
@@ -57,11 +62,17 @@ def main() -> None:
         batch = make_batch(args.images, args.boxes, cfg.data.input_size)
         steps[name] = make_step(cfg, batch, args.device, detached=detached, amp=args.amp)
     times = common.median_ms(steps, repeats=args.repeats, device=args.device)
-    rows = [[name, f"{ms:.0f}", f"{times[BASE] / ms:.2f}"] for name, ms in times.items()]
+    calls = {name: common.operator_calls(step) for name, step in steps.items()}
+    rows = [
+        [name, f"{ms:.0f}", f"{times[BASE] / ms:.2f}", f"{calls[name][0]} ({calls[name][1]})"]
+        for name, ms in times.items()
+    ]
     height, width = cfg.data.input_size
     common.show(f"{args.images} images of {width} x {height} px, {args.boxes} boxes each")
-    common.show(common.table(rows, ["step", "ms", f"times {BASE} (bar for drop: {BAR})"]))
-    common.save(args.output, {"ms": times}, args.device)
+    common.show(
+        common.table(rows, ["step", "ms", f"times {BASE} (bar for drop: {BAR})", "operators"])
+    )
+    common.save(args.output, {"ms": times, "operators": calls}, args.device)
 
 
 def make_batch(images: int, boxes_per_image: int, size: list[int]) -> list[dict[str, Any]]:
@@ -103,16 +114,22 @@ def make_step(
     optimizer = build_optimizer_of(cfg, model)
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
-    model = wrap(model)
-    scaler = torch.amp.GradScaler("cuda", enabled=amp)
+    trainer = Trainer(
+        wrap(model),
+        itertools.repeat(batch),
+        optimizer,
+        log_period=10**9,  # no reading
+        amp=torch.float16 if amp else None,
+    )
+    trainer.register_hooks([EMAHook(ModelEMA(model))])
+    trainer.iter, trainer.start_iter, trainer.max_iter = 0, 0, 10**9
+    with EventStorage(0) as trainer.storage:
+        trainer.before_train()
 
     def step() -> None:
-        with EventStorage(0), torch.autocast("cuda", dtype=torch.float16, enabled=amp):
-            losses = model(batch)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(sum(losses.values())).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        with trainer.storage:
+            trainer.run_step()
+            trainer.after_step()
 
     return step
 
