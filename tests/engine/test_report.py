@@ -132,15 +132,25 @@ def test_curves_are_drawn_without_the_lines_that_cannot_be_read(tmp_path):
     assert np.array_equal(*pictures)
 
 
-@pytest.mark.parametrize("data_time, words", [(0.15, "takes 75 % of a step"), (0.02, "")])
-def test_a_slow_loader_is_named_once(caplog, data_time, words):
-    hook = LoaderHint(period=5, num_workers=3)
+@pytest.mark.parametrize(
+    "data_time, workers, words",
+    [
+        (0.15, 1, "Raise dataloader.train.num_workers (now 1; cores per process: 2)"),
+        (0.15, 2, "Its 2 workers have 2 cores, so that more of them do not help. What does: data"),
+        (0.15, 9, "Its 9 workers have 2 cores"),
+        (0.02, 1, ""),
+    ],
+)
+def test_a_slow_loader_is_named_once(caplog, monkeypatch, data_time, workers, words):
+    monkeypatch.setattr("nanodet_d2.engine.hooks.usable_cores", lambda: 2)
+    hook = LoaderHint(period=5)
+    loader = SimpleNamespace(num_workers=workers)
     with EventStorage(0) as storage, caplog.at_level(logging.WARNING, logger="nanodet_d2"):
         for iteration in range(20):
-            hook.trainer = SimpleNamespace(iter=iteration, storage=storage)
+            hook.trainer = SimpleNamespace(iter=iteration, storage=storage, data_loader=loader)
             storage.put_scalars(time=0.2, data_time=data_time)
             hook.after_step()
     if words:
-        assert caplog.text.count(words) == 1 and "num_workers (now 3;" in caplog.text
+        assert caplog.text.count("takes 75 % of a step") == 1 and words in caplog.text
     else:
         assert caplog.text == ""
