@@ -13,7 +13,7 @@ ALLOWED = {
     "modeling/meta_arch": {"layers", "modeling.head"},
     "data": set(),
     "checkpoint": set(),
-    "engine": {"checkpoint", "compat", "layers"},
+    "engine": {"checkpoint", "compat", "data", "layers"},
     "config.py": set(),
     "compat.py": set(),
     "doctor": {"config", "data"},

@@ -7,6 +7,7 @@ from .loader import build_train_loader
 from .mapper import DetectionMapper
 from .mixing import CopyPaste, MixUp, Mosaic
 from .splits import num_classes, split_name
+from .validation import build_test_loader
 from .warp import RandomWarp, WarpTransform
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RandomColor",
     "RandomWarp",
     "WarpTransform",
+    "build_test_loader",
     "build_train_loader",
     "num_classes",
     "split_name",

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from .images import ImageError, image_size
+from .workers import SHARED_MEMORY
 
 Record = dict[str, Any]
 STORAGES = ("ram", "disk")
 _GB = 10**9
-_SHARED_MEMORY = "/dev/shm"  # where Linux keeps it; containers often have little
 
 
 class ImageCache:
@@ -88,6 +88,12 @@ class ImageCache:
         record.setdefault("width", int(width))
         return image
 
+    @property
+    def shared_bytes(self) -> int:
+        """Of shared memory, by each rank; 0 before it is prepared, and on disk."""
+        block = getattr(self, "_block", None)
+        return block.size if isinstance(block, SharedMemory) else 0
+
     def _attach(self) -> None:
         in_memory = isinstance(self._block, SharedMemory)
         buffer = self._block.buf if in_memory else np.memmap(self._block, np.uint8, mode="r+")
@@ -110,7 +116,7 @@ class ImageCache:
             raise ValueError(f"{task}; allowed by cache.gigabytes: {self.gigabytes:g}")
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        where = path.parent if path else Path(_SHARED_MEMORY)
+        where = path.parent if path else Path(SHARED_MEMORY)
         if where.is_dir():
             reserved = path.stat().st_size if path and path.is_file() else 0  # by an earlier one
             free = shutil.disk_usage(where).free + reserved

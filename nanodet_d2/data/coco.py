@@ -18,7 +18,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .coco_schema import is_key, require_coco
+from .coco_schema import is_crowd, is_key, require_coco
+from .content import box_around
 from .files import Problems
 from .formats import COCO, json_looks_like, looks_like
 from .paths import image_path, require_files
@@ -82,7 +83,7 @@ def to_records(
     Images without boxes stay. Boxes are clipped to their image; those without area, narrower or
     lower than a pixel, not finite, or of an unknown image or category are dropped. What was
     changed is counted and logged once. ``iscrowd`` and ``ignore`` annotations are kept with
-    ``iscrowd`` 1.
+    ``iscrowd`` 1. An annotation without a box gets that around its polygons.
 
     Args:
         content: ``images``, ``annotations`` and ``categories``; ``problems`` met before, if any.
@@ -156,22 +157,36 @@ def add_annotations(
             problems.add("annotations of an unknown image, dropped", where)
             continue
         size = record["width"], record["height"]
-        box = _clean_box(annotation.get("bbox"), *size, problems, where)
+        box = _clean_box(_box(annotation, problems, where), *size, problems, where)
         if box is None:
             continue
         area = annotation.get("area")
         if isinstance(area, (int, float)) and area <= 0:
             problems.add("annotations of area 0, dropped", where)
             continue
-        crowd = any(annotation.get(key) in (1, True, "1") for key in ("iscrowd", "ignore"))
         record["annotations"].append(
             {
                 "bbox": box,
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "category_id": class_index[category],
-                "iscrowd": int(crowd),
+                "iscrowd": int(is_crowd(annotation)),
             }
         )
+
+
+def _box(annotation: Mapping[str, Any], problems: Problems, where: str) -> Any:
+    """``bbox`` as it is written; where there is none, the box around the polygons, if any."""
+    box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    if box not in (None, []) or not isinstance(polygons, list) or not polygons:
+        return box
+    try:
+        numbers = [float(x) for polygon in polygons for x in polygon]
+    except (TypeError, ValueError, OverflowError):
+        return box
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        return box
+    problems.add("annotations without a box, which get that around their polygons", where)
+    return box_around(numbers[0::2], numbers[1::2])
 
 
 def _clean_box(

@@ -41,8 +41,16 @@ def _require_entry(entry: Any, fields: Mapping[str, tuple], where: str) -> None:
             raise ValueError(f"{where} has the {field} {_short(entry[field])}; allowed: {allowed}")
 
 
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether it marks a region in which nothing is to be learnt or to be found.
+
+    Some files say so by ``ignore`` alone, which pycocotools overwrites with ``iscrowd``.
+    """
+    return any(annotation.get(key) in (1, True, "1") for key in ("iscrowd", "ignore"))
+
+
 def is_evaluable(content: Mapping[str, Any]) -> bool:
-    """Whether pycocotools can evaluate on a file as it is; it stops at annotations it cannot."""
+    """Whether pycocotools can read a file as it is; it stops at annotations it cannot."""
     return all(
         isinstance(x, Mapping)
         and all(is_key(x.get(key)) for key in ("id", "image_id", "category_id"))

@@ -17,7 +17,7 @@ UNKNOWN = "no format that is known here"
 _SAMPLE_BYTES = 4096
 _SAMPLE_FILES = 1000
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_YOLO_LINE = re.compile(rf"\s*\d+(?:\s+{_NUMBER}){{4,}}\s*")
+_YOLO_LINE = re.compile(rf"\s*\d+(?:\.0*)?(?:\s+{_NUMBER}){{4,}}\s*")
 
 # Keys of an object -> what writes them; the first whose keys are all there.
 _OBJECTS = (

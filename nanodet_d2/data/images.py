@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # by content, not by name
 MAX_PIXELS = 89_478_485  # as Pillow: a quarter of a GiB as RGB
 _MAX_PIXELS_OF_PILLOW = 2 * MAX_PIXELS
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 # What tears a line, and surrogates: bytes of a name that is not UTF-8, which cannot be written.
@@ -102,10 +103,34 @@ def image_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    sideways = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
+    sideways = _exif(image).get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
     if hasattr(image, "_tile_size"):  # a TIFF file, whose size Pillow 11 tells as shown
         sideways = False
     return (width, height) if sideways else (height, width)
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """Without decoding a PNG file, as Pillow would, unless it says more behind its pixels."""
+    if image.format != "PNG" or _tells_more_at_its_end(image.fp):
+        return image.getexif()
+    return Image.Image.getexif(image)
+
+
+def _tells_more_at_its_end(png: BinaryIO) -> bool:
+    """Whether texts or EXIF data follow the pixels; the file's position stays."""
+    start = png.tell()
+    png.seek(len(_PNG_SIGNATURE))
+    kind, pixels, found = b"", False, False
+    while kind != b"IEND" and not found:
+        head = png.read(8)
+        if len(head) < 8:
+            break
+        kind = head[4:]
+        pixels = pixels or kind == b"IDAT"
+        found = pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        png.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    png.seek(start)
+    return found
 
 
 @contextmanager

@@ -27,6 +27,10 @@ from .broken import BrokenImages, Replacer
 from .cache import ImageCache
 from .images import ImageError
 from .mixing import Mixer, Size
+from .validation import file_names
+from .workers import workers_of_loader
+
+MAX_WORKERS = 8  # if none are asked for
 
 Mapper = Callable[..., dict[str, Any]]
 
@@ -36,7 +40,7 @@ def build_train_loader(
     *,
     mapper: Mapper,
     total_batch_size: int,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     seed: int | None = None,
     mixers: Sequence[Mixer] = (),
     close_after: int | None = None,
@@ -52,7 +56,9 @@ def build_train_loader(
         dataset: detectron2's data set dicts.
         mapper: makes a sample of one of them; with mixers or sizes it is also given the size.
         total_batch_size: over all ranks.
-        num_workers: processes per rank; 0 for none.
+        num_workers: processes per rank; 0 for none, None for as many as the cores allow, at most
+            ``MAX_WORKERS``. Fewer, with a warning, where their batches do not fit the shared
+            memory.
         seed: of order and augmentation; a random one, shared by the ranks, if None or negative.
         mixers: augmentations of several images, in order.
         close_after: iteration from which on they are left out; None for never.
@@ -96,6 +102,16 @@ def build_train_loader(
         order: Sampler = RepeatFactorTrainingSampler(factors, seed=seed)
     else:
         order = TrainingSampler(len(dataset), seed=seed)
+    num_workers = workers_of_loader(
+        "dataloader.train",
+        num_workers,
+        at_most=MAX_WORKERS,
+        mapper=mapper,
+        batch_size=total_batch_size // world_size,
+        sizes=sizes,
+        reserved=cache.shared_bytes if cache is not None else 0,
+    )
+    names = file_names(dataset)
     return TrainLoader(
         samples,
         batch_sampler=BatchSampler(
@@ -106,9 +122,8 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_start_worker,
-        broken=BrokenImages(
-            [str(record.get("file_name", "")) for record in dataset], max_broken_share, broken_file
-        ),
+        broken=BrokenImages(names, max_broken_share, broken_file),
+        file_names=names,
     )
 
 
@@ -118,8 +133,9 @@ class TrainLoader(DataLoader):
     Not detectron2's loader, in which the number of workers decides which samples share a batch.
     """
 
-    def __init__(self, *args: Any, broken: BrokenImages, **kwargs: Any):
+    def __init__(self, *args: Any, broken: BrokenImages, file_names: Sequence[str], **kwargs: Any):
         self.broken = broken
+        self.file_names = file_names
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:

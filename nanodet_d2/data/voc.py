@@ -1,12 +1,18 @@
-"""Pascal VOC annotations (a folder of XML files) in the form of a COCO file's content."""
+"""Pascal VOC annotations (a folder of XML files) in the form of a COCO file's content.
+
+What becomes of odd objects is a table in ``projects/nanodet_plus/ANNOTATIONS.md``.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .content import Content, box_around
 from .files import Problems, find_images, listed_image_size, relative_files
 from .formats import looks_like
 
@@ -15,7 +21,8 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
     """Read every XML file below ``folder``, by path.
 
     The image of a file is ``<filename>`` beside it in the tree of ``images``, else the one of its
-    own name. Coordinates are taken as they are; ``difficult`` objects count like others.
+    own name. Coordinates are taken as they are; ``difficult`` objects count like others. Of
+    polygons and rotated boxes the upright box around them is taken.
 
     Args:
         folder: of the XML files, e.g. ``VOC2007/Annotations``.
@@ -29,6 +36,33 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
         ValueError: if there is no XML file, or none of them names an object.
     """
     problems = Problems()
+    parsed = _annotated_images(folder, images, problems)
+    names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
+    if not names:
+        found = f"; found: {problems}" if problems else ""
+        raise ValueError(f"data set {folder} names no object; give data.classes{found}")
+    content = Content(names, first_id=1, problems=problems)
+    index = {name: i for i, name in enumerate(names)}
+    for relative, image, root in parsed:
+        size = _size(root) or listed_image_size(Path(images) / image, problems)
+        if size is None:
+            continue
+        content.add_image(image, size)
+        for item in root.iter("object"):
+            name = _text(item, "name")
+            if name not in index:
+                problems.add("objects of an unknown class, dropped", f"{relative}: {name!r}")
+                continue
+            box = _box(item, problems, f"{relative}: {name}")
+            if box is not None:
+                content.add_box(index[name], box)
+    return content.as_coco()
+
+
+def _annotated_images(
+    folder: str, images: str, problems: Problems
+) -> list[tuple[Path, str, ElementTree.Element]]:
+    """(path of the file, path of its image, content), by path; both relative to their folders."""
     files = relative_files(folder, [".xml"])
     if not files:
         raise ValueError(
@@ -53,41 +87,7 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
             problems.add("files without their image, left out", str(relative))
             continue
         parsed.append((relative, image, root))
-    names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
-    if not names:
-        found = f"; found: {problems}" if problems else ""
-        raise ValueError(f"data set {folder} names no object; give data.classes{found}")
-
-    content: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names, start=1)],
-        "problems": problems,
-    }
-    for image_id, (relative, image, root) in enumerate(parsed, start=1):
-        size = _size(root) or listed_image_size(Path(images) / image, problems)
-        if size is None:
-            continue
-        entry = {"id": image_id, "file_name": image, "height": size[0], "width": size[1]}
-        content["images"].append(entry)
-        for item in root.iter("object"):
-            name = (item.findtext("name") or "").strip()
-            if name not in names:
-                problems.add("objects of an unknown class, dropped", f"{relative}: {name!r}")
-                continue
-            box = _box(item)
-            if box is None:
-                problems.add("objects without a box, dropped", f"{relative}: {name}")
-                continue
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": image_id,
-                    "category_id": names.index(name) + 1,
-                    "bbox": box,
-                }
-            )
-    return content
+    return parsed
 
 
 def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) -> str | None:
@@ -101,8 +101,12 @@ def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) 
 
 
 def _names(root: ElementTree.Element) -> list[str]:
-    names = [(item.findtext("name") or "").strip() for item in root.iter("object")]
+    names = [_text(item, "name") for item in root.iter("object")]
     return [name for name in names if name]
+
+
+def _text(item: ElementTree.Element, tag: str) -> str:
+    return (item.findtext(tag) or "").strip()
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -114,12 +118,59 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if 0 < height < 2**31 and 0 < width < 2**31 else None
 
 
-def _box(item: ElementTree.Element) -> list[float] | None:
-    """XYWH of an object."""
-    try:
-        x1, y1, x2, y2 = (
-            float(item.findtext(f"bndbox/{x}", "")) for x in ("xmin", "ymin", "xmax", "ymax")
-        )
-    except ValueError:
+def _box(item: ElementTree.Element, problems: Problems, where: str) -> list[float] | None:
+    """XYWH of an object, in pixels; None, with the problem, where there is none.
+
+    Only what belongs to the object itself: the boxes of its ``<part>`` elements are not its own.
+    """
+    if _text(item, "deleted") == "1":  # as LabelMe keeps what was removed
+        problems.add("objects that are marked as deleted, left out", where)
         return None
+    boxes = item.findall("bndbox")
+    if len(boxes) > 1:
+        problems.add("objects with several boxes, of which the first counts", where)
+    try:
+        if boxes:
+            return _upright(boxes[0], problems, where)
+        if (rotated := item.find("robndbox")) is not None:
+            box = _around_rotated(rotated)
+            problems.add("rotated boxes, turned into upright ones", where)
+            return box
+        if (polygon := item.find("polygon")) is not None:
+            box = _around_polygon(polygon)
+            problems.add("polygons, turned into their boxes", where)
+            return box
+    except ValueError:
+        problems.add("objects whose box is not of numbers, dropped", where)
+        return None
+    problems.add("objects without a box, dropped", where)
+    return None
+
+
+def _upright(box: ElementTree.Element, problems: Problems, where: str) -> list[float]:
+    x1, y1, x2, y2 = (float(_text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    if x1 > x2 or y1 > y2:
+        problems.add("boxes whose corners are swapped, put in order", where)
+        return box_around([x1, x2], [y1, y2])
     return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _around_rotated(box: ElementTree.Element) -> list[float]:
+    """Around roLabelImg's box: its centre, its sides, and its angle in radians."""
+    x, y, w, h, angle = (float(_text(box, tag)) for tag in ("cx", "cy", "w", "h", "angle"))
+    if not abs(angle) <= 2 * math.pi:
+        raise ValueError(f"angle {angle}; allowed: radians")
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    w, h = w * cos + h * sin, w * sin + h * cos
+    return [x - w / 2, y - h / 2, w, h]
+
+
+def _around_polygon(polygon: ElementTree.Element) -> list[float]:
+    """Around the points of ``<x1>``, ``<y1>``, ``<x2>``, … or of ``<pt><x/><y/></pt>``."""
+    xs, ys = (
+        [float(x.text or "") for x in polygon.iter() if re.fullmatch(axis + r"\d*", x.tag)]
+        for axis in "xy"
+    )
+    if len(xs) != len(ys) or len(xs) < 3:
+        raise ValueError(f"polygon of {len(xs)} x and {len(ys)} y; needed: three points")
+    return box_around(xs, ys)

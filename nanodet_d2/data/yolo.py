@@ -1,4 +1,7 @@
-"""YOLO annotations (a folder of text files) in the form of a COCO file's content."""
+"""YOLO annotations (a folder of text files) in the form of a COCO file's content.
+
+What becomes of odd lines is a table in ``projects/nanodet_plus/ANNOTATIONS.md``.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .content import Content, box_around
 from .files import Problems, find_images, listed_image_size, relative_files
 from .formats import looks_like
+
+# Shares of the image's size that a number may lie outside it: boxes reach beyond by rounding and
+# by augmentation, while pixels and percent lie far off.
+_OVERSHOOT = 0.5
 
 
 def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any]:
     """Read the text file of every image below ``images``, by path.
 
-    A line is ``class centre_x centre_y width height``, the last four as shares of the image's
-    size; words after them are ignored. An image without a file has no boxes.
+    A line is ``class centre_x centre_y width height``, or ``class x1 y1 x2 y2 x3 y3 …`` of a
+    polygon or a rotated box, of which the upright box around it is taken; all as shares of the
+    image's size. An image without a file has no boxes.
 
     Args:
         folder: of the text files, e.g. ``labels/train``.
@@ -41,55 +50,58 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
     problems = Problems()
     for orphan in sorted(files - set(known_images) - {"classes", "labels"}):
         problems.add("text files without their image, left out", f"{orphan}.txt")
-
-    content: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(classes)],
-        "problems": problems,
-    }
-    for image_id, (stem, image) in enumerate(sorted(known_images.items()), start=1):
+    content = Content(classes, first_id=0, problems=problems)
+    for stem, image in sorted(known_images.items()):
         size = listed_image_size(Path(images) / image, problems)
         if size is None:
             continue
-        entry = {"id": image_id, "file_name": image, "height": size[0], "width": size[1]}
-        content["images"].append(entry)
-        if stem not in files:
-            continue
-        try:
-            lines = (Path(folder) / f"{stem}.txt").read_text(encoding="utf-8-sig").splitlines()
-        except (ValueError, OSError) as error:
-            problems.add("text files that cannot be read, left out", f"{stem}.txt: {error}")
-            continue
+        content.add_image(image, size)
+        lines = _lines(Path(folder), f"{stem}.txt", problems) if stem in files else []
         for number, line in enumerate(lines, start=1):
-            parsed = _parse(line, len(classes), size)
-            if isinstance(parsed, str):
-                problems.add(parsed, f"{stem}.txt line {number}: {line[:60]!r}")
-            elif parsed is not None:
-                category, box = parsed
-                content["annotations"].append(
-                    {
-                        "id": len(content["annotations"]) + 1,
-                        "image_id": image_id,
-                        "category_id": category,
-                        "bbox": box,
-                    }
-                )
-    return content
+            where = f"{stem}.txt line {number}: {line[:60]!r}"
+            parsed = _parse(line, len(classes), problems, where)
+            if parsed is not None:
+                category, (x, y, w, h) = parsed
+                content.add_box(category, [x * size[1], y * size[0], w * size[1], h * size[0]])
+    return content.as_coco()
+
+
+def _lines(folder: Path, name: str, problems: Problems) -> list[str]:
+    try:
+        return (folder / name).read_text(encoding="utf-8-sig").splitlines()
+    except (ValueError, OSError) as error:
+        problems.add("text files that cannot be read, left out", f"{name}: {error}")
+        return []
 
 
 def _parse(
-    line: str, num_classes: int, size: tuple[int, int]
-) -> tuple[int, list[float]] | str | None:
-    """Class and XYWH in pixels of a line, None of a blank one, or what is wrong with it."""
+    line: str, num_classes: int, problems: Problems, where: str
+) -> tuple[int, list[float]] | None:
+    """Class and XYWH (shares of the image's size) of a line; None of a blank or a wrong one."""
     words = line.split()
     if not words:
         return None
     try:
-        category, (x, y, w, h) = int(words[0]), (float(word) for word in words[1:5])
+        category, *numbers = map(float, words)
     except ValueError:
-        return "lines that are not a class and four numbers, dropped"
-    if not 0 <= category < num_classes:
-        return "lines of an unknown class, dropped"
-    height, width = size
-    return category, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+        category, numbers = 0.0, []
+    is_polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
+    if "," in line:  # between numbers or inside them: the same line may be either
+        problems.add("lines with commas in place of spaces or points, dropped", where)
+    elif not category.is_integer() or not (is_polygon or len(numbers) in (4, 5)):
+        problems.add("lines that are not a class and four numbers, dropped", where)
+    elif not 0 <= category < num_classes:
+        problems.add("lines of an unknown class, dropped", where)
+    elif len(numbers) == 5 and not 0 <= numbers[4] <= 1:
+        problems.add("lines with a fifth number that is no confidence, dropped", where)
+    elif not all(-_OVERSHOOT <= x <= 1 + _OVERSHOOT for x in numbers):  # NaN is not, either
+        problems.add("lines of numbers that are not shares of the image's size, dropped", where)
+    elif is_polygon:
+        problems.add("polygons, turned into their boxes", where)
+        return int(category), box_around(numbers[0::2], numbers[1::2])
+    else:
+        if len(numbers) == 5:
+            problems.add("lines with a confidence, which is left out", where)
+        x, y, w, h = numbers[:4]
+        return int(category), [x - w / 2, y - h / 2, w, h]
+    return None

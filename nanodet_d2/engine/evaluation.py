@@ -31,14 +31,14 @@ Results = dict[str, dict[str, Any]]
 class Evaluation:
     """A config's test set and evaluator, built once.
 
-    Building reads the annotations, so that what is wrong with them is found before a training and
-    not after it.
+    Building reads the annotations and opens the images, so that what is wrong with them is found
+    before a training and not after it.
 
     Args:
         cfg: with ``dataloader.test``, ``dataloader.evaluator`` and ``train.output_dir``.
 
     Raises:
-        ValueError: for annotations that cannot be read.
+        ValueError: for annotations that cannot be read, or images that cannot be used.
         FileNotFoundError: for images that are missing.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from typing import Any
 
@@ -10,6 +12,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator
 
 from nanodet_d2.compat import has_compiled_op
+from nanodet_d2.data.coco_schema import is_crowd
 
 from .report import write_evaluation_report
 
@@ -41,12 +44,21 @@ class DetectionEvaluator(COCOEvaluator):
         self._complete_annotations()
 
     def _complete_annotations(self) -> None:
-        """Fill in the fields that pycocotools needs and hand-made files often lack."""
+        """Fill in the fields that pycocotools needs and hand-made files lack or mean otherwise."""
         content = self._coco_api.dataset
         content.setdefault("info", {})
-        for annotation in content.get("annotations", []):
-            annotation.setdefault("iscrowd", 0)
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        annotations = content.get("annotations", [])
+        for annotation in annotations:
+            annotation["iscrowd"] = int(is_crowd(annotation))
+            if type(annotation.get("area")) not in (int, float):
+                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        # For pycocotools, an object whose id is below 1 was not found, and an id has one object.
+        ids = {x["id"] for x in annotations}
+        if len(ids) < len(annotations) or any(isinstance(x, str) or x < 1 for x in ids):
+            for number, annotation in enumerate(annotations, start=1):
+                annotation["id"] = number
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints
+                self._coco_api.createIndex()
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict:
         if coco_eval is not None and class_names is not None:

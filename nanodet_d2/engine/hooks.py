@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from nanodet_d2.checkpoint import FINAL, replace_file
+from nanodet_d2.data.workers import usable_cores
 
 from .building import distribute
 from .ending import EarlyStop
@@ -128,17 +128,15 @@ class AuxiliaryBranchLeaves(HookBase):
 
 
 class LoaderHint(HookBase):
-    """Say once when the steps wait for the data loader, and for how large a share of their time.
+    """Say once when the steps wait for the data loader, for how large a share, and what helps.
 
     Args:
         period: steps over which the share is taken.
-        num_workers: of the loader, to be named.
         share: above which to speak.
     """
 
-    def __init__(self, period: int, num_workers: int, share: float = 0.3):
+    def __init__(self, period: int, share: float = 0.3):
         self.period = period
-        self.num_workers = num_workers
         self.share = share
         self._said = False
 
@@ -148,13 +146,24 @@ class LoaderHint(HookBase):
         share = loader_share(self.trainer.storage, self.period)
         if share is not None and share > self.share:
             self._said = True
+            workers = getattr(self.trainer.data_loader, "num_workers", 0)
+            advice = loader_advice(workers, max(usable_cores() // comm.get_local_size(), 1))
             logger.warning(
-                "The data loader takes %.0f %% of a step: the device waits for it. Raise "
-                "dataloader.train.num_workers (now %d; this machine has %d cores).",
+                "The data loader takes %.0f %% of a step: the device waits for it. %s",
                 100 * share,
-                self.num_workers,
-                os.cpu_count(),
+                advice,
             )
+
+
+def loader_advice(workers: int, cores: int) -> str:
+    """What makes a loader faster that has so many workers, on a rank's share of the cores."""
+    if workers < cores:
+        return f"Raise dataloader.train.num_workers (now {workers}; cores per process: {cores})."
+    return (
+        f"Its {workers} workers have {cores} cores, so that more of them do not help. What does: "
+        "dataloader.train.cache (decoded images are kept), dataloader.train.mapper.reduced_jpeg="
+        "true or smaller files for large images, a smaller data.input_size, more cores."
+    )
 
 
 class EarlyStopping(HookBase):

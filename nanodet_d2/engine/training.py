@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_training
+from nanodet_d2.data.validation import warn_of_shared_images
 from nanodet_d2.layers import norms_are_folded
 
 from .building import build_model, build_optimizer_of, distribute, uses_gpu
@@ -65,7 +66,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     Raises:
         FloatingPointError: for a loss that is not finite.
         ValueError: for settings that do not go together; on a resume for checkpoints that are all
-            damaged, or an output folder that hosts do not share; for too many broken images.
+            damaged, or an output folder that hosts do not share; for too many broken images; for
+            images of the evaluation that cannot be used, before the first step.
         RuntimeError: if a checkpoint cannot be written.
     """
     _check_numbers(cfg)
@@ -82,6 +84,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     optimizer = build_optimizer_of(cfg, model)
     loader = instantiate(cfg.dataloader.train)
     evaluate = Evaluation(cfg)
+    if comm.is_main_process():
+        warn_of_shared_images(loader, evaluate.loader)
 
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
@@ -184,7 +188,7 @@ def _build_hooks(
         validation,
         hooks.EvalHook(period, test),
         *best,
-        LoaderHint(cfg.train.log_period, cfg.dataloader.train.num_workers) if main else None,
+        LoaderHint(cfg.train.log_period) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         CurveDrawer(cfg.train.output_dir, period) if main else None,
         early_stop,

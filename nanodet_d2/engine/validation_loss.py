@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from nanodet_d2.data.validation import workers_of_test_loader
 from nanodet_d2.layers import batch_norms
 
 from .evaluation import share_buffers
@@ -32,13 +33,14 @@ def build_validation_batches(cfg: DictConfig) -> DataLoader:
     mapper = instantiate(OmegaConf.merge(test.mapper, {"is_train": True}))
     dataset = MapDataset(DatasetFromList(instantiate(test.dataset)), mapper)
     ranks = comm.get_world_size()
+    batch_size = max(1, cfg.dataloader.train.total_batch_size // ranks)
     return DataLoader(
         dataset,
-        batch_size=max(1, cfg.dataloader.train.total_batch_size // ranks),
+        batch_size=batch_size,
         sampler=DistributedSampler(
             dataset, num_replicas=ranks, rank=comm.get_rank(), shuffle=False
         ),
-        num_workers=test.num_workers,
+        num_workers=workers_of_test_loader(test.num_workers, mapper=mapper, batch_size=batch_size),
         collate_fn=trivial_batch_collator,
     )
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from nanodet_d2.data import num_classes, split_name
 from nanodet_d2.data.files import Problems, listed_image_size
+from nanodet_d2.data.images import read_image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from formats import write_voc, write_yolo  # noqa: E402
@@ -149,6 +150,19 @@ def test_sizes_are_those_an_image_is_shown_in(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
     problems = Problems()
     assert listed_image_size(tmp_path / "turned.jpg", problems) == (40, 30)
+    # Of a PNG file it may stand before its pixels or, as ImageMagick writes it, behind them.
+    Image.new("RGB", (40, 30)).save(tmp_path / "early.png", exif=exif)
+    png = (tmp_path / "early.png").read_bytes()
+    at = png.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+    (tmp_path / "late.png").write_bytes(png[:at] + png[end:-12] + png[at:end] + png[-12:])
+    for name in ("early.png", "late.png"):
+        assert listed_image_size(tmp_path / name, problems) == (40, 30)
+        record = {"file_name": str(tmp_path / name), "height": 40, "width": 30}
+        assert read_image(record, "BGR").shape == (40, 30, 3)
+    # No more than the header is read where nothing follows the pixels.
+    (tmp_path / "torn.png").write_bytes(png[:at] + png[end:-20])
+    assert listed_image_size(tmp_path / "torn.png", problems) == (30, 40)
     (tmp_path / "text.jpg").write_text("no image")
     assert listed_image_size(tmp_path / "text.jpg", problems) is None
     assert "1 images that cannot be read, left out (first: " in str(problems)

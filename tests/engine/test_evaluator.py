@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,18 +27,19 @@ def data(shapes, tmp_path) -> dict:
 
 
 def evaluate(data, shift: float, output_dir=None) -> dict:
-    """Metrics of the ground truth itself, moved by ``shift`` times each box's width."""
+    """Metrics of the objects themselves, moved by ``shift`` times each box's width."""
     name = split_name(data, "val")
     evaluator = DetectionEvaluator(name, output_dir)
     evaluator.reset()
     for record in DatasetCatalog.get(name):
-        boxes = torch.tensor([x["bbox"] for x in record["annotations"]]).reshape(-1, 4)
+        objects = [x for x in record["annotations"] if not x["iscrowd"]]
+        boxes = torch.tensor([x["bbox"] for x in objects]).reshape(-1, 4)
         boxes[:, 0::2] += shift * (boxes[:, 2:3] - boxes[:, 0:1])
         found = Instances(
             (record["height"], record["width"]),
             pred_boxes=Boxes(boxes),
             scores=torch.ones(len(boxes)),
-            pred_classes=torch.tensor([x["category_id"] for x in record["annotations"]]).long(),
+            pred_classes=torch.tensor([x["category_id"] for x in objects]).long(),
         )
         evaluator.process([record], [{"instances": found}])
     return evaluator.evaluate()["bbox"]
@@ -105,3 +107,41 @@ def test_classes_keep_their_names_whatever_the_ids(data, tmp_path):
         assert (ap != ap) if name == f"AP-{first['name']}" else ap == pytest.approx(100)
     counts = json.loads((tmp_path / "out" / "per_class.json").read_text())
     assert counts[first["name"]] == {"AP": None, "AP50": None, "objects": 0}
+
+
+def rewritten(data: dict, change: Callable[[list[dict]], None]) -> dict:
+    """The data section with a val file whose annotations were changed in place."""
+    content = json.loads(open(data["val"]["json"]).read())
+    change(content["annotations"])
+    with open(data["val"]["json"], "w") as file:
+        json.dump(content, file)
+    return data
+
+
+@pytest.mark.parametrize("crowd", [{"ignore": 1, "iscrowd": 0}, {"ignore": 1}, {"iscrowd": "1"}])
+def test_what_training_ignores_is_not_missed(data, crowd):
+    """It was no object in training and one that was not found here: an AR100 below 100."""
+    results = evaluate(rewritten(data, lambda annotations: annotations[0].update(crowd)), 0.0)
+    assert results["AR100"] == pytest.approx(100) and results["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("ids", ["from 0", "negative", "all the same", "words", "none"])
+def test_ids_of_annotations_do_not_cost_precision(data, ids, tmp_path):
+    """pycocotools takes an object with an id below 1 for missed, and the last of two for both."""
+
+    def renumber(annotations: list[dict]) -> None:
+        for i, annotation in enumerate(annotations):
+            numbers = {"from 0": i, "negative": -i - 1, "all the same": 5}
+            annotation["id"] = numbers.get(ids, f"x{i}")
+            if ids == "none":
+                del annotation["id"]
+
+    output = str(tmp_path / "out") if ids == "none" else None  # needed to write them anew
+    results = evaluate(rewritten(data, renumber), 0.0, output)
+    assert results["AP"] == pytest.approx(100) and results["AR100"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("area", [None, "400", True])
+def test_an_area_that_is_no_number_is_that_of_the_box(data, area):
+    results = evaluate(rewritten(data, lambda x: [a.update(area=area) for a in x]), 0.0)
+    assert results["AP"] == pytest.approx(100)

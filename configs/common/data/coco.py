@@ -1,12 +1,13 @@
 """COCO-format data: detectron2's COCO 2017 by default, any file by overriding ``data``."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 
 from nanodet_d2.data import (
     DetectionMapper,
     RandomColor,
     RandomWarp,
+    build_test_loader,
     build_train_loader,
     split_name,
 )
@@ -42,7 +43,7 @@ dataloader = dict(
             ],
         ),
         total_batch_size=96,
-        num_workers=8,
+        num_workers=None,  # per rank: as many as the cores allow, at most 8
         seed="${train.seed}",
         mixers=[],  # of Mosaic, MixUp and CopyPaste
         close_after=None,  # the iteration from which on they are left out
@@ -51,7 +52,7 @@ dataloader = dict(
         max_broken_share=0.05,  # of the images, which are replaced by others; beyond, it stops
         broken_file="${train.output_dir}/broken_images.txt",  # where they are listed
     ),
-    test=L(build_detection_test_loader)(
+    test=L(build_test_loader)(
         dataset=L(get_detection_dataset_dicts)(
             names=L(split_name)(data="${data}", split="val"),
             filter_empty=False,
@@ -60,7 +61,7 @@ dataloader = dict(
             is_train=False,
             augmentations=[L(RandomWarp)(size="${data.input_size}")],
         ),
-        num_workers=4,
+        num_workers=None,  # the same, at most 4
     ),
     evaluator=L(DetectionEvaluator)(
         dataset_name="${..test.dataset.names}",

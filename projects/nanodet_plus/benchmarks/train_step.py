@@ -2,8 +2,9 @@
 """One training step: auxiliary branch, memory layout, optimiser and torch.compile.
 
 Each row differs from the first one in what it names. A step is the trainer's: forward, backward,
-clipping, AdamW, averages. "operators" are PyTorch's that a step calls, from Python and autograd, and
-in brackets those that these call in turn; on a GPU each of the former launches a kernel or two.
+clipping, AdamW, averages. "operators" are PyTorch's that a step calls, from Python and autograd,
+and in brackets all of them, with those that these call in turn; on a GPU each of the former
+launches a kernel or two.
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The loader of an evaluation, whose images are opened before a training and not after it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from detectron2.data import build_detection_test_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .images import ImageError, image_size, printable
+from .mapper import DetectionMapper
+from .workers import workers_of_loader
+
+logger = logging.getLogger(__name__)
+
+MAX_WORKERS = 4  # if none are asked for: one image at a time is evaluated
+_NAMED = 1000  # images that an error names
+_THREADS = 8  # they wait for the disk, or the network, more than they compute
+_BAR_AFTER = 3.0  # seconds, from which on a bar is worth the line
+
+
+def build_test_loader(
+    dataset: list[dict[str, Any]],
+    *,
+    mapper: Callable[..., dict[str, Any]],
+    num_workers: int | None = 0,
+) -> DataLoader:
+    """detectron2's loader of single images, after a look at each of them.
+
+    Args:
+        dataset: detectron2's data set dicts.
+        mapper: makes a sample of one of them. What another than a ``DetectionMapper`` can read is
+            not known, and not looked at.
+        num_workers: processes per rank; 0 for none, None for as many as the cores allow, at most
+            ``MAX_WORKERS``.
+
+    Raises:
+        ValueError: for images that cannot be used; the message names them.
+    """
+    if isinstance(mapper, DetectionMapper):
+        require_usable_images(dataset, max_pixels=mapper.max_pixels)
+    count = workers_of_test_loader(num_workers, mapper=mapper)
+    loader = build_detection_test_loader(dataset, mapper=mapper, num_workers=count)
+    loader.file_names = file_names(dataset)
+    return loader
+
+
+def workers_of_test_loader(
+    wanted: int | None, *, mapper: Callable[..., Any], batch_size: int = 1
+) -> int:
+    """The number of worker processes of a loader of ``dataloader.test``."""
+    return workers_of_loader(
+        "dataloader.test", wanted, at_most=MAX_WORKERS, mapper=mapper, batch_size=batch_size
+    )
+
+
+def file_names(dataset: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The paths of data set dicts; empty for those without."""
+    return [str(record.get("file_name", "")) for record in dataset]
+
+
+def require_usable_images(records: Sequence[Mapping[str, Any]], *, max_pixels: int) -> None:
+    """Open every image of the records, as far as its header, and name all that cannot be used.
+
+    The ranks take turns, so that each opens its share, and all of them raise the same error.
+    Images behind a URL are left out: each of them would be fetched.
+
+    Args:
+        records: detectron2's data set dicts, the same on all ranks.
+        max_pixels: of the mapper.
+
+    Raises:
+        ValueError: with the path of each image that cannot be used, and why.
+    """
+    local = [x for x in records if "://" not in x.get("file_name", "://")]
+    if len(local) < len(records):
+        logger.info("%d images by URL are not opened before their use", len(records) - len(local))
+    mine = local[comm.get_rank() :: comm.get_world_size()]
+    broken = unusable_images(mine, max_pixels=max_pixels)
+    broken = {k: v for part in comm.all_gather(broken) for k, v in part.items()}
+    if broken:
+        paths = sorted(broken)
+        named = "; ".join(printable(f"{path}: {broken[path]}") for path in paths[:_NAMED])
+        more = f"; … and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        raise ValueError(
+            f"{len(broken)} of the {len(records)} images of the evaluation cannot be used: repair "
+            f"them, or remove them and their annotations. They are {named}{more}"
+        )
+
+
+def unusable_images(records: Sequence[Mapping[str, Any]], *, max_pixels: int) -> dict[str, str]:
+    """Path -> why, of the images whose headers cannot be read, or tell another size than a record.
+
+    With a progress bar where it takes long.
+    """
+
+    def reason(record: Mapping[str, Any]) -> str | None:
+        try:
+            height, width = image_size(record["file_name"], max_pixels=max_pixels)
+        except ImageError as error:
+            return error.reason
+        expected = record.get("height", height), record.get("width", width)
+        if expected != (height, width):
+            told = f"{expected[1]} x {expected[0]}"
+            return f"{width} x {height} pixels, {told} in the annotations"
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        bar = tqdm(
+            pool.map(reason, records),
+            "opening the images of the evaluation",
+            len(records),
+            unit="image",
+            delay=_BAR_AFTER,
+            disable=not comm.is_main_process(),
+        )
+        paths = (record["file_name"] for record in records)
+        return {path: why for path, why in zip(paths, bar) if why is not None}
+
+
+def warn_of_shared_images(train: Any, val: Any) -> None:
+    """Say once how many images two loaders share: what was learnt by heart looks like a good AP.
+
+    Args:
+        train, val: loaders with ``file_names``; of others nothing is known.
+    """
+    shared = shared_images(getattr(train, "file_names", []), getattr(val, "file_names", []))
+    if shared:
+        logger.warning(
+            "%d of the %d images of the evaluation are trained on as well, so that its figures "
+            "tell little of other images. The first: %s",
+            len(shared),
+            len(val.file_names),
+            printable(shared[0]),
+        )
+
+
+def shared_images(train: Sequence[str], val: Sequence[str]) -> list[str]:
+    """The paths of ``val`` that are in ``train``, in order, however their folders are named."""
+    folders: dict[str, str] = {}
+
+    def real(path: str) -> str:
+        if "://" in path:
+            return path
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return os.path.join(folders[folder], name)
+
+    known = {real(path) for path in train if path}
+    return [path for path in val if real(path) in known]
