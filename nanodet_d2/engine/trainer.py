@@ -45,6 +45,7 @@ class Trainer(TrainerBase):
             change it.
         report_dir: where a loss that is not finite is reported, with what it takes to see it again.
         seed: whatever is random in the model's step k follows from seed, rank and k.
+        batch_size: of all ranks, to be named when a training is resumed with another; 0 if unknown.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Trainer(TrainerBase):
         amp: torch.dtype | None = None,
         report_dir: str | None = None,
         seed: int = 0,
+        batch_size: int = 0,
     ):
         super().__init__()
         model.train()
@@ -67,6 +69,7 @@ class Trainer(TrainerBase):
         self.read_periods = [period for period in (log_period, save_period) if period > 0]
         self.report_dir = report_dir
         self.seed = seed
+        self.batch_size = batch_size
         self.amp_overflows = 0
         self.skipped_steps = 0
         self.amp = amp
@@ -268,6 +271,7 @@ class Trainer(TrainerBase):
     def state_dict(self) -> dict[str, Any]:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
         state["seed"] = self.seed
+        state["batch_size"] = self.batch_size
         state["skipped_steps"] = self.skipped_steps
         state["losses"] = self._recent_losses()
         state["unread"] = [
@@ -282,6 +286,15 @@ class Trainer(TrainerBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         load_optimizer(self.optimizer, state_dict["optimizer"])
+        before = state_dict.get("batch_size", self.batch_size)
+        if before != self.batch_size:
+            logger.warning(
+                "The batch was %d and is %d from here on: the %d steps that are done saw other "
+                "images, and count as steps all the same",
+                before,
+                self.batch_size,
+                self.iter + 1,
+            )
         self.skipped_steps = state_dict.get("skipped_steps", 0)
         if self._guard is not None:
             self._guard.skipped = self.skipped_steps

@@ -138,6 +138,7 @@ def _build_trainer(
         amp=_mixed_precision(cfg),
         report_dir=cfg.train.output_dir,
         seed=cfg.train.seed,
+        batch_size=cfg.dataloader.train.total_batch_size,
     )
 
 

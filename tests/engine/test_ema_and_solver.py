@@ -149,6 +149,21 @@ def test_schedule_is_fitted_to_the_batch(root, caplog, batch, lr, iterations):
         assert caplog.text.count("Batch of 24 in place of 96: optimizer.lr 0.001 -> 0.00025") == 1
 
 
+def test_a_smaller_batch_with_the_rate_of_a_large_one_is_named(root, caplog):
+    path = root / "projects" / "nanodet_plus" / "configs" / "nanodet_plus_m_320.py"
+    cfg = LazyConfig.load(str(path))
+    with caplog.at_level("INFO", logger="nanodet_d2"):
+        scale_to_batch_size(cfg)
+        assert caplog.text == ""
+        cfg.dataloader.train.total_batch_size = 24
+        scale_to_batch_size(cfg)
+    assert "chosen for a batch of 96, with a batch of 24" in caplog.text
+    caplog.clear()
+    cfg.optimizer.lr = 3e-4  # somebody's choice
+    scale_to_batch_size(cfg)
+    assert caplog.text == ""
+
+
 def test_schedule_warms_up_then_falls_along_a_cosine():
     schedule = warmup_cosine(max_iter=10_000, warmup_iters=500, warmup_factor=1e-4, final=0.05)
 

@@ -252,6 +252,13 @@ def test_a_resume_takes_the_rate_of_the_config(config, tmp_path, caplog):
     assert after["trainer"]["iteration"] == 7
 
 
+def test_another_batch_at_a_resume_is_named(config, caplog):
+    train(config("train.eval_period=0"))
+    cfg = config("train.max_iter=5", "train.eval_period=0", "dataloader.train.total_batch_size=2")
+    train(cfg, resume=True)
+    assert "The batch was 4 and is 2 from here on: the 4 steps" in caplog.text
+
+
 def test_a_share_of_the_start_cannot_begin_at_a_resume(config):
     train(config("train.eval_period=0"))
     cfg = config("train.max_iter=6", "train.eval_period=0", "train.ema.settings.start_share=0.25")
