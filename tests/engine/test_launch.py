@@ -200,9 +200,13 @@ whole_step = trainer.Trainer.run_step
 def step(self):
     bias = self.model.module.head.predictors[0].bias
     bad = self.iter == 3 and os.environ["RANK"] == "1"
-    handle = bias.register_hook(lambda g: g * float("inf") if bad else g)
+    overflows = bad and os.environ["FAULT"] == "gradient"
+    handle = bias.register_hook(lambda g: g * float("inf") if overflows else g)
     whole_step(self)
     handle.remove()
+    if bad and os.environ["FAULT"] == "buffer":
+        variances = (b for n, b in self.model.named_buffers() if n.endswith("running_var"))
+        next(variances)[0] = -float("inf")
     sums = [float(p.double().sum()) for p in self.model.module.parameters()]
     with open(self.report_dir + "/sums_" + os.environ["RANK"], "a") as file:
         print(sum(sums), file=file)
@@ -217,13 +221,30 @@ def test_a_bad_gradient_of_one_rank_is_left_out_on_both(shapes_overrides, tmp_pa
     script = tmp_path / "overflows.py"
     script.write_text(OVERFLOWS.format(script=str(SCRIPT)))
     output = f"train.output_dir={tmp_path}"
-    done = torchrun(2, *OVERRIDES, *shapes_overrides, output, script=script)
+    fault = dict(script=script, FAULT="gradient")
+    done = torchrun(2, *OVERRIDES, *shapes_overrides, output, **fault)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     sums = [(tmp_path / f"sums_{rank}").read_text().split() for rank in (0, 1)]
     assert sums[0] == sums[1] and len(sums[0]) == 6
     moved = [a != b for a, b in zip(sums[0], sums[0][1:])]
     assert moved == [True, True, False, True, True]  # iterations 1 to 5
     assert read_file(str(tmp_path / "model_final.pth"))["trainer"]["skipped_steps"] == 1
+
+
+def test_bad_statistics_of_one_rank_end_both(shapes_overrides, tmp_path):
+    script = tmp_path / "overflows.py"
+    script.write_text(OVERFLOWS.format(script=str(SCRIPT)))
+    output = f"train.output_dir={tmp_path}"
+    done = torchrun(2, *OVERRIDES, *shapes_overrides, output, script=script, FAULT="buffer")
+    assert done.returncode != 0
+    for rank in (0, 1):
+        assert re.search(
+            rf"rank{rank}.*FloatingPointError: not finite after iteration 3, rank 1: model.*runn",
+            done.stdout + done.stderr,
+        )
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    content = read_file(str(tmp_path / "model_0000002.pth"))["model"]
+    assert all(x.isfinite().all() for x in content.values())
 
 
 def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
