@@ -5,7 +5,8 @@
 No package index carries detectron2 under its own name, so no requirement of ours can name it. This
 tool tries, in this order, and says why it moves on:
 
-1. a detectron2 that already imports: nothing is installed;
+1. a detectron2 that already imports: nothing is installed. One that is there and does not import
+   ends the search, because it is somebody's: with --replace it is replaced;
 2. the official Git repository at a pinned commit, compiled here (about two minutes);
 3. a source archive of the official v0.6 whose C++ sources are missing. Its Python packages are
    installed without the compiled extension; a stand-in names the operator somebody asks for.
@@ -34,6 +35,7 @@ logger = logging.getLogger("get_detectron2")
 
 GIT_URL = "https://github.com/facebookresearch/detectron2"
 GIT_COMMIT = "e0ec4e189d438848521aee7926f9900e114229f5"  # of the main branch, 2025
+GIT_FETCH_S = 300
 GIT_ANSWER_S = 8  # an unreachable host must not cost minutes
 GIT_BUILD_S = 1800
 
@@ -43,8 +45,15 @@ WHEEL_VERSION = "0.6+python"  # the local part tells it from a compiled 0.6 in `
 
 # Newer pip refuses the archive's metadata (an extra of it names a URL), hence a pip of our own, in
 # a folder of its own; setuptools and wheel, because builds run without isolation: the setup.py of
-# either source imports torch.
-BUILD_TOOLS = ("pip==24.0", "setuptools>=64,<81", "wheel")
+# either source imports torch. These run code here, so pip gets their checksums, of PyPI's wheels.
+BUILD_TOOLS = """\
+pip==24.0 \\
+ --hash=sha256:ba0d021a166865d2265246961bec0152ff124de910c5cc39f1156ce3fa7c69dc
+setuptools==80.9.0 \\
+ --hash=sha256:062d34222ad13e0cc312a4c02d73f059e86a4acbfbdea8f8f76b28c99f306922
+wheel==0.45.1 \\
+ --hash=sha256:708e7481cc80179af0e556bbf0cc00b8444c7321e2700b8d8580231d13017248
+"""
 
 # What v0.6 spells in a way that Pillow >= 10, NumPy >= 1.24 and setuptools >= 82 no longer know.
 REWRITES = (
@@ -63,6 +72,16 @@ Image.LINEAR = Image.BILINEAR  # v0.6 wants it, Pillow >= 10 lacks it, nanodet_d
 import detectron2
 from detectron2 import config, data, engine, evaluation, layers
 print(detectron2.__version__, "at", detectron2.__path__[0])
+"""
+
+FIND = """
+import importlib.metadata, importlib.util
+spec = importlib.util.find_spec("detectron2")
+if spec and spec.origin:
+    print(spec.origin)
+else:
+    found = [x for x in importlib.metadata.distributions(name="detectron2")]
+    print("".join(f"detectron2 {x.version}, without its files" for x in found[:1]))
 """
 
 STUB = f'''"""Stands in for detectron2's compiled extension, which this installation lacks."""
@@ -125,6 +144,10 @@ class UnavailableError(RuntimeError):
     """A source cannot give us detectron2; the message says why."""
 
 
+class InTheWayError(UnavailableError):
+    """Going on would replace what somebody has installed."""
+
+
 def run(
     command: Sequence[object],
     *,
@@ -162,16 +185,31 @@ def probe(folder: Path) -> str:
 
 def with_build_tools(folder: Path) -> dict[str, str]:
     """Puts `BUILD_TOOLS` into a folder and returns an environment in which Python sees them."""
-    tools = folder / "tools"
-    pip_install = [sys.executable, "-m", "pip", "install", "--quiet"]
-    run([*pip_install, "--upgrade", "--target", tools, *BUILD_TOOLS], cwd=folder)
+    tools, requirements = folder / "tools", folder / "build_tools.txt"
+    requirements.write_text(BUILD_TOOLS)
+    pip_install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    flags = ["--require-hashes", "--only-binary", ":all:", "--upgrade", "--target", tools]
+    run([*pip_install, *flags, "-r", requirements], cwd=folder)
     path = os.pathsep.join(filter(None, (str(tools), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path}
 
 
 def from_installed(options: argparse.Namespace, folder: Path) -> str:
-    """Source 1: a detectron2 that already imports."""
-    return probe(folder)
+    """Source 1: a detectron2 that already imports.
+
+    Raises:
+        InTheWayError: if there is one that does not import, unless it may be replaced.
+    """
+    try:
+        return probe(folder)
+    except UnavailableError as error:
+        found = run([sys.executable, "-c", FIND], cwd=folder)
+        if not found or options.replace:
+            raise
+        raise InTheWayError(
+            f"a detectron2 is here ({found}), but {error}. Repair it, or remove it, or have it "
+            "replaced: --replace"
+        ) from None
 
 
 def from_git(options: argparse.Namespace, folder: Path) -> str:
@@ -182,10 +220,29 @@ def from_git(options: argparse.Namespace, folder: Path) -> str:
     quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     run([git, "ls-remote", GIT_URL, "HEAD"], cwd=folder, env=quiet, timeout=GIT_ANSWER_S)
     logger.info("  it answers; compiling detectron2, about two minutes")
+    source = fetch_commit(git, folder / "source", quiet)
     install = [sys.executable, "-m", "pip", "install", "--no-build-isolation", *options.pip_args]
     env = with_build_tools(folder)
-    run([*install, f"git+{GIT_URL}@{GIT_COMMIT}"], cwd=folder, env=env, timeout=GIT_BUILD_S)
+    run([*install, source], cwd=folder, env=env, timeout=GIT_BUILD_S)
     return probe(folder)
+
+
+def fetch_commit(git: str, folder: Path, env: Mapping[str, str]) -> Path:
+    """Checks `GIT_COMMIT` out into a folder, and that it is that: nothing of it has run yet.
+
+    The id is a hash of the content, which Git computes of what it is sent.
+    """
+    folder.mkdir()
+    for command in (
+        ["init", "--quiet"],
+        ["fetch", "--quiet", "--depth", "1", GIT_URL, GIT_COMMIT],
+        ["checkout", "--quiet", "FETCH_HEAD"],
+    ):
+        run([git, *command], cwd=folder, env=env, timeout=GIT_FETCH_S)
+    found = run([git, "rev-parse", "HEAD"], cwd=folder, env=env)
+    if found != GIT_COMMIT:
+        raise UnavailableError(f"{GIT_URL} gave commit {found}, but {GIT_COMMIT} is required")
+    return folder
 
 
 def from_archive(options: argparse.Namespace, folder: Path) -> str:
@@ -266,6 +323,7 @@ def get_detectron2(options: argparse.Namespace) -> str:
 
     Raises:
         UnavailableError: no source worked; the message has every reason.
+        InTheWayError: there is one that does not work, and it may not be replaced.
     """
     reasons = []
     for name, (title, take) in sources().items():
@@ -276,6 +334,8 @@ def get_detectron2(options: argparse.Namespace) -> str:
         with tempfile.TemporaryDirectory(prefix="get_detectron2_") as folder:
             try:
                 found = take(options, Path(folder))
+            except InTheWayError:
+                raise
             except UnavailableError as error:
                 logger.info("  moving on: %s", error)
                 reasons.append(f"{title}: {error}")
@@ -290,6 +350,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archive", type=Path, help="a local copy of the source archive")
     parser.add_argument("--constraint", type=Path, help="pip constraints for its dependencies")
+    parser.add_argument(
+        "--replace", action="store_true", help="a detectron2 that is here and does not import"
+    )
     parser.add_argument("--skip", action="append", default=[], choices=list(sources()))
     options = parser.parse_args(argv)
     for path in filter(None, (options.archive, options.constraint)):

@@ -13,28 +13,39 @@ import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.data.images import read_image
+from nanodet_d2.data.images import MAX_PIXELS, check_max_pixels, read_image
 from nanodet_d2.data.warp import WarpTransform, warp_matrix
+from nanodet_d2.export.checks import check_outputs
 from nanodet_d2.export.decode_numpy import detect, select
 from nanodet_d2.export.metadata import ExportMetadata, InputDescription, read_metadata
 from nanodet_d2.export.network import load_model, network
-from nanodet_d2.export.runtimes import Runtime, open_model
+from nanodet_d2.export.runtimes import Runtime, open_model, require_threads, torch_threads
 
 ImageLike = Union[str, Path, np.ndarray]
 MAX_BATCH = 8
+MODEL_HELP = (  # of commands that take a path for ``Detector``
+    "an exported file, or a config; configs and TorchScript files are programs: run only those "
+    "that you trust"
+)
 
 
 class Detector:
     """Finds objects in images.
 
+    A config and a TorchScript file are programs, which are run: open only those that you trust.
+    The other files, and checkpoints, are read without running anything they contain.
+
     Args:
         path: "x.onnx", "x.xml", "x.ncnn.param" or "x.torchscript.pt", with its metadata inside or
             beside it; or a lazy config, "x.py".
         weights: the config's checkpoint.
-        num_threads: of the runtime; its own choice if None.
+        num_threads: of the runtime, 1 or more; its own choice if None. torch, which runs configs
+            and TorchScript files, has one number for the whole process: it is set for each call
+            and restored afterwards.
         score_thresh: in place of that of the model; an end2end file's own cannot be undercut.
         metadata: a json in place of that of the file, e.g. for a model of other origin.
         input_size: (height, width) of the network's input, for a config or a dynamic file.
+        max_pixels: an image file that declares more is refused before it is decoded.
 
     Attributes:
         backend: "onnxruntime", "openvino", "ncnn", "torchscript" or "pytorch".
@@ -42,8 +53,9 @@ class Detector:
         class_names: of ``pred_classes``.
 
     Raises:
-        ValueError: for an unknown name, a file without metadata, a missing package, a checkpoint
-            that does not fit, or a size that the file does not take.
+        ValueError: for an unknown name, a file without metadata or with wrong ones, a missing
+            package, a checkpoint that does not fit, a size that the file does not take, or a
+            number that is out of range.
         FileNotFoundError: if a file is not there.
     """
 
@@ -56,7 +68,10 @@ class Detector:
         score_thresh: float | None = None,
         metadata: str | Path | None = None,
         input_size: Sequence[int] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
+        self.max_pixels = check_max_pixels(max_pixels)
+        self.path = str(path)
         if str(path).endswith(".py"):
             if weights is None:
                 raise ValueError(f"{path} is a config and needs weights, a checkpoint")
@@ -90,14 +105,15 @@ class Detector:
             ``pred_classes``, best first; a list of them for a list.
 
         Raises:
-            ValueError: for an image that cannot be read, or an array of another form.
+            ValueError: for an image that cannot be read, an array of another form, or a file whose
+                outputs are not those that its metadata describes.
         """
         if isinstance(inputs, (str, Path, np.ndarray)):
-            return self._batch([load_image(inputs)])[0]
+            return self._batch([self._load(inputs)])[0]
         size = MAX_BATCH if self.metadata.input.dynamic else 1
         results: list[Instances] = []
         for start in range(0, len(inputs), size):
-            results += self._batch([load_image(x) for x in inputs[start : start + size]])
+            results += self._batch([self._load(x) for x in inputs[start : start + size]])
         return results
 
     def prepare(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -109,14 +125,23 @@ class Detector:
         return np.stack([normalize(stretch(image, x.height, x.width), x) for image in images])
 
     def run(self, data: np.ndarray) -> dict[str, np.ndarray]:
-        """The network alone: outputs by name, of what :meth:`prepare` returns."""
+        """The network alone: outputs by name, of what :meth:`prepare` returns.
+
+        Raises:
+            ValueError: if the outputs are not those that the metadata describes.
+        """
         outputs = self._runtime(data)
+        count, size = (len(data), data.shape[2:]) if data.ndim == 4 else (1, data.shape[:2])
+        check_outputs(outputs, self.metadata, count, size, self.path)
         names = self.metadata.outputs if len(outputs) == len(self.metadata.outputs) else ["output"]
         return dict(zip(names, outputs))
 
     def raw(self, image: ImageLike) -> dict[str, np.ndarray]:
         """Outputs of the network by name, for one image, before any post-processing."""
-        return self.run(self.prepare([load_image(image)]))
+        return self.run(self.prepare([self._load(image)]))
+
+    def _load(self, source: ImageLike) -> np.ndarray:
+        return load_image(source, max_pixels=self.max_pixels)
 
     def _batch(self, images: list[np.ndarray]) -> list[Instances]:
         outputs = list(self.run(self.prepare(images)).values())
@@ -154,8 +179,8 @@ class PyTorch(Runtime):
         num_threads: int | None,
         input_size: Sequence[int] | None,
     ):
-        if num_threads:
-            torch.set_num_threads(num_threads)
+        require_threads(num_threads)
+        self.num_threads = num_threads
         loaded = load_model(config_file, weights, input_size=input_size)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network = network(loaded.model, "raw").to(device, memory_format=torch.channels_last)
@@ -164,18 +189,18 @@ class PyTorch(Runtime):
         self.metadata = dataclasses.replace(loaded.metadata, input=described)
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:
-        with torch.inference_mode():
+        with torch_threads(self.num_threads), torch.inference_mode():
             return [self.network(torch.from_numpy(data).to(self.device)).cpu().numpy()]
 
 
-def load_image(source: ImageLike) -> np.ndarray:
+def load_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An image (H, W, 3) uint8 BGR from a path, as training reads it; arrays are checked.
 
     Raises:
         ValueError: as in the class.
     """
     if not isinstance(source, np.ndarray):
-        return read_image({"file_name": str(source)}, "BGR")
+        return read_image({"file_name": str(source)}, "BGR", max_pixels=max_pixels)
     if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
         raise ValueError(
             f"image of shape {source.shape}, {source.dtype}; allowed: (height, width, 3), uint8"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from pycocotools.coco import COCO
 
 from nanodet_d2.demo import __main__ as demo
 from nanodet_d2.demo import sources
+from nanodet_d2.demo.results import Results
 from nanodet_d2.predictor import Detector
 from nanodet_d2.visualization import draw_boxes
 
@@ -142,22 +145,160 @@ def test_a_video_that_breaks_off_keeps_what_was_done(tmp_path, caplog):
     assert found["images"][-1]["file_name"] == "a.png"  # the next input is still used
 
 
-def test_a_detector_that_fails_keeps_what_was_done(tmp_path, monkeypatch):
-    class Failing(BrightDetector):
+class Failing(BrightDetector):
+    """Fails in the calls that are numbered in ``at``."""
+
+    at: tuple[int, ...] = ()
+    calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        if self.calls in self.at:
+            raise RuntimeError("the driver\nwent away")
+        return super().__call__(image)
+
+
+def test_a_frame_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo, "Detector", Failing)
+    monkeypatch.setattr(Failing, "at", (4,))
+    write_video(tmp_path / "clip.avi", 12)
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    status, content = run(tmp_path, tmp_path / "clip.avi", tmp_path / "a.png")
+    assert status == 1 and "clip.avi, frame 3: RuntimeError: the driver went away" in caplog.text
+    frames = [x.get("frame") for x in content["images"]]
+    assert frames == [*range(3), *range(4, 12), None] and len(content["annotations"]) == 12
+    assert len(frames_of(tmp_path / "out/clip.mp4")) == 12  # it keeps its time
+
+
+def test_a_picture_that_fails_is_not_drawn(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo, "Detector", Failing)
+    monkeypatch.setattr(Failing, "at", (1,))
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), picture())
+    status, content = run(tmp_path, tmp_path / "in")
+    assert status == 1 and "a.png: RuntimeError" in caplog.text
+    assert [x["file_name"] for x in content["images"]] == ["b.png"]
+    assert [x.name for x in (tmp_path / "out/pictures").iterdir()] == ["b.png"]
+
+
+def test_a_source_that_fails_on_and_on_is_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo, "Detector", Failing)
+    monkeypatch.setattr(Failing, "at", (2, 3, *range(5, 25)))
+    write_video(tmp_path / "clip.avi", 40)
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    status, content = run(tmp_path, tmp_path / "clip.avi", tmp_path / "a.png")
+    assert status == 1 and "clip.avi: given up after 20 failures in a row" in caplog.text
+    assert [x.get("frame") for x in content["images"]] == [0, 3, None]
+    assert caplog.text.count("the driver went away") == 5 and "17 more frames failed" in caplog.text
+    assert len(frames_of(tmp_path / "out/clip.mp4")) == 24
+
+
+def test_what_was_done_is_on_disk_at_any_time(tmp_path, monkeypatch):
+    """A line for each picture, so that a process that is killed loses nothing."""
+    lines: list[list[dict]] = []
+
+    class Watching(BrightDetector):
+        def __call__(self, image):
+            text = (tmp_path / "out/detections.jsonl").read_text()
+            lines.append([json.loads(x) for x in text.splitlines()])
+            assert not (tmp_path / "out/detections.json").exists()  # of the earlier run
+            return super().__call__(image)
+
+    monkeypatch.setattr(demo, "Detector", Watching)
+    write_video(tmp_path / "clip.avi", 3)
+    for _ in range(2):
+        lines.clear()
+        assert run(tmp_path, tmp_path / "clip.avi")[0] == 0
+        assert [len(x) for x in lines] == [0, 1, 2]
+    assert lines[2][0]["file_name"] == "clip.avi" and lines[2][0]["frame"] == 0
+    (found,) = lines[2][0]["detections"]
+    assert (found["category"], found["category_id"], found["score"]) == ("lamp", 2, 0.9)
+
+
+class FullDisk:
+    """A raw file that takes five bytes more once there are two lines, then nothing."""
+
+    def __init__(self, file):
+        self.file, self.lines = file, 0
+
+    def write(self, line):
+        self.lines += 1
+        return self.file.write(line if self.lines <= 2 else line[:5])
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch, caplog):
+    class Short(demo.Results):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self._file = FullDisk(self._file)
+
+    monkeypatch.setattr(demo, "Results", Short)
+    write_video(tmp_path / "clip.avi", 30)
+    status, content = run(tmp_path, tmp_path / "clip.avi")
+    assert status == 1 and "No space left on device" in caplog.text
+    assert len(content["images"]) == 2 and "given up after 20" in caplog.text
+    assert len((tmp_path / "out/detections.jsonl").read_text().splitlines()) == 2
+
+
+def test_no_picture_gives_a_whole_file(tmp_path):
+    results = Results(["dog"], tmp_path)
+    results.close()
+    expected = {"categories": [{"id": 1, "name": "dog"}], "images": [], "annotations": []}
+    assert json.loads((tmp_path / "detections.json").read_text()) == expected
+
+
+def test_sigterm_ends_everything_properly(tmp_path, monkeypatch, caplog):
+    class Terminated(BrightDetector):
         calls = 0
 
         def __call__(self, image):
             self.calls += 1
-            if self.calls == 4:
-                raise RuntimeError("out of memory")
+            if self.calls == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__(image)
 
-    monkeypatch.setattr(demo, "Detector", Failing)
+    monkeypatch.setattr(demo, "Detector", Terminated)
+    handler = signal.getsignal(signal.SIGTERM)
     write_video(tmp_path / "clip.avi", 12)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        run(tmp_path, tmp_path / "clip.avi")
-    content = json.loads((tmp_path / "out/detections.json").read_text())
-    assert len(content["images"]) == 3 == len(frames_of(tmp_path / "out/clip.mp4"))
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    status, content = run(tmp_path, tmp_path / "clip.avi", tmp_path / "a.png")
+    assert status == 0 and "Stopped by SIGTERM" in caplog.text
+    assert [x.get("frame") for x in content["images"]] == [0, 1, 2]
+    assert len(frames_of(tmp_path / "out/clip.mp4")) == 3
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_second_sigterm_is_not_held_back():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+    try:
+        with demo.set_by_sigterm() as stop:
+            assert not stop.is_set()
+            for count in (0, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert stop.is_set() and len(received) == count
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_help_tells_which_models_are_programs(capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "configs and TorchScript files are programs: run only those that you trust" in text
+
+
+def test_max_pixels(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    assert run(tmp_path, tmp_path / "a.png", max_pixels=HEIGHT * WIDTH)[0] == 0
+    assert run(tmp_path, tmp_path / "a.png", max_pixels=HEIGHT * WIDTH - 1)[0] == 1
+    assert "64 x 48 pixels declared, max_pixels is 3071" in caplog.text
+    assert run(tmp_path, tmp_path / "a.png", max_pixels=0)[0] == 1
+    assert "max_pixels 0; allowed: 1 to" in caplog.text
 
 
 class FakeCamera:

@@ -4,6 +4,8 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -46,7 +48,7 @@ def tool():
 
 @pytest.fixture
 def options():
-    return argparse.Namespace(archive=None, skip=[], pip_args=[])
+    return argparse.Namespace(archive=None, skip=[], pip_args=[], replace=False)
 
 
 @pytest.fixture
@@ -169,6 +171,8 @@ def test_a_build_that_fails_leads_on_to_the_archive(tool, options, monkeypatch, 
     def run(command, **kwargs):
         if "ls-remote" in command:
             return "e0ec4e1 HEAD"
+        if command[0] == "/usr/bin/git":
+            return tool.GIT_COMMIT
         raise tool.UnavailableError("the compiler found no Python.h")
 
     monkeypatch.setattr(tool, "run", run)
@@ -178,6 +182,117 @@ def test_a_build_that_fails_leads_on_to_the_archive(tool, options, monkeypatch, 
     with caplog.at_level("INFO", logger="get_detectron2"):
         assert tool.get_detectron2(options) == "0.6 at /archive"
     assert any("no Python.h" in line for line in caplog.messages)
+
+
+@pytest.fixture
+def repository(tool, tmp_path, monkeypatch):
+    """A Git repository of one commit in the place of the official one; returns the commit's id."""
+    git = shutil.which("git") or pytest.skip("needs git")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "setup.py").write_text("raise SystemExit('must not run before it is verified')\n")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run([git, *command], cwd=folder, check=True)
+    monkeypatch.setattr(tool, "GIT_URL", str(folder))
+    return tool.run([git, "rev-parse", "HEAD"], cwd=folder)
+
+
+def test_the_commit_is_fetched_and_verified(tool, tmp_path, repository, monkeypatch):
+    git, env = shutil.which("git"), dict(os.environ)
+    monkeypatch.setattr(tool, "GIT_COMMIT", repository)
+    folder = tool.fetch_commit(git, tmp_path / "good", env)
+    assert (folder / "setup.py").is_file()
+
+    monkeypatch.setattr(tool, "GIT_COMMIT", "0" * 40)
+    with pytest.raises(tool.UnavailableError, match="`git fetch --quiet --depth ...` ended"):
+        tool.fetch_commit(git, tmp_path / "absent", env)
+    monkeypatch.setattr(tool, "GIT_COMMIT", "HEAD")  # a server that gives what it likes
+    with pytest.raises(tool.UnavailableError, match=f"gave commit {repository}, but HEAD is"):
+        tool.fetch_commit(git, tmp_path / "other", env)
+
+
+def test_nothing_of_another_commit_is_run(tool, options, tmp_path, repository, monkeypatch):
+    monkeypatch.setattr(tool, "GIT_COMMIT", "HEAD")
+    monkeypatch.setattr(tool, "with_build_tools", lambda *a: pytest.fail("built before the check"))
+    with pytest.raises(tool.UnavailableError, match="gave commit"):
+        tool.from_git(options, tmp_path)
+
+
+def test_the_build_tools_have_checksums(tool, tmp_path, monkeypatch):
+    lines = tool.BUILD_TOOLS.replace("\\\n", "").splitlines()
+    pattern = r"(pip|setuptools|wheel)==[\d.]+ +--hash=sha256:[0-9a-f]{64}"
+    assert len(lines) == 3 and all(re.fullmatch(pattern, line) for line in lines)
+    commands = []
+    monkeypatch.setattr(tool, "run", lambda command, **_: commands.append(list(map(str, command))))
+    env = tool.with_build_tools(tmp_path)
+    assert env["PYTHONPATH"].startswith(str(tmp_path / "tools"))
+    (command,) = commands
+    assert "--require-hashes" in command
+    assert Path(command[command.index("-r") + 1]).read_text() == tool.BUILD_TOOLS
+
+
+@pytest.fixture
+def broken_detectron2(tmp_path, monkeypatch):
+    """One that is there and does not import."""
+    package = tmp_path / "site" / "detectron2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('libtorch.so: no such file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    return package
+
+
+def test_a_detectron2_that_does_not_import_is_left_alone(
+    tool, monkeypatch, caplog, broken_detectron2
+):
+    for name in ("from_git", "from_archive"):
+        monkeypatch.setattr(tool, name, lambda *a: pytest.fail("would have replaced it"))
+    assert tool.main([]) == 1
+    final = caplog.records[-1].getMessage()
+    assert f"{broken_detectron2}/__init__.py" in final and "--replace" in final
+    assert "libtorch.so: no such file" in final
+
+    replaced = []
+    monkeypatch.setattr(tool, "from_git", lambda *a: replaced.append(1) or "0.6 at /git")
+    assert tool.main(["--replace"]) == 0 and replaced == [1]
+
+
+def test_where_there_is_none_the_search_goes_on(tool, options, tmp_path, monkeypatch):
+    """A folder of that name without a package in it is none."""
+    (tmp_path / "detectron2").mkdir()
+    empty = "import sys; sys.path[:] = [x for x in sys.path if 'site-packages' not in x]\n"
+    monkeypatch.setattr(tool, "FIND", empty + tool.FIND)
+    monkeypatch.setattr(tool, "PROBE", "raise ImportError('none')")
+    with pytest.raises(tool.UnavailableError, match="does not import: ImportError: none") as error:
+        tool.from_installed(options, tmp_path)
+    assert type(error.value) is tool.UnavailableError
+
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$*" >> calls.txt
+case "$*" in
+    *"-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+esac
+"""
+
+
+def test_the_set_up_replaces_in_its_own_environment_only(tmp_path):
+    setup = SCRIPT.parents[1] / ".ci" / "setup"
+    for made_by_setup in (True, False):
+        folder = tmp_path / str(made_by_setup)
+        (folder / ".ci").mkdir(parents=True)
+        shutil.copy(setup, folder / ".ci" / "setup")
+        base = folder / "base"
+        base.write_text(FAKE_PYTHON)
+        base.chmod(0o755)
+        if not made_by_setup:
+            (folder / ".venv" / "bin").mkdir(parents=True)
+            shutil.copy(base, folder / ".venv" / "bin" / "python")
+        for _ in range(2):  # the second time .venv is there
+            (folder / "calls.txt").unlink(missing_ok=True)
+            subprocess.run(["sh", ".ci/setup", "./base"], cwd=folder, check=True)
+            (call,) = [x for x in (folder / "calls.txt").read_text().splitlines() if "get_d" in x]
+            assert ("--replace" in call) == made_by_setup
 
 
 def test_a_failed_command_tells_its_last_words(tool, tmp_path):

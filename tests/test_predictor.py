@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 
 from nanodet_d2.data.shapes import CLASS_NAMES, draw_picture
 from nanodet_d2.export.evaluate import main as evaluate_main
+from nanodet_d2.export.evaluate import parse_args as evaluate_arguments
 from nanodet_d2.export.metadata import InputDescription, metadata_path
 from nanodet_d2.export.network import load_model, network
+from nanodet_d2.export.runtimes import open_model, torch_threads
 from nanodet_d2.export.torchscript import export_torchscript
 from nanodet_d2.export.verify import FP32, Reference, verify
-from nanodet_d2.predictor import Detector, normalize
+from nanodet_d2.predictor import Detector, normalize, stretch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "export"))
 from small_models import CONFIGS, SMALL, random_state  # noqa: E402
@@ -114,6 +117,83 @@ def test_a_file_without_metadata_is_refused_unless_given(exported, picture, tmp_
     given = tmp_path / "facts.json"
     given.write_text(loaded.metadata.to_json())
     assert len(Detector(bare, metadata=given)(picture)) == len(Detector(path)(picture))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("reg_max", 15), ("class_names", ("a", "b")), ("strides", (8, 16, 32)), ("kind", "decoded")],
+)
+def test_metadata_of_another_model_are_refused(exported, picture, tmp_path, field, value):
+    """Not decoded into boxes without sense."""
+    loaded, path = exported
+    given = tmp_path / "facts.json"
+    given.write_text(dataclasses.replace(loaded.metadata, **{field: value}).to_json())
+    with pytest.raises(ValueError, match=r"small.torchscript.pt gives .*its metadata asks for"):
+        Detector(path, metadata=given)(picture)
+
+
+def test_an_odd_number_of_priors_is_not_odd(exported, picture):
+    """Sizes that are no multiples of the strides round up, as the network does."""
+    x = exported[0].metadata
+    height, width = x.input.height, x.input.width
+    priors = sum(-(-height // s) * -(-width // s) for s in x.strides)
+    assert Detector(exported[1]).raw(picture)["output"].shape[1] == priors
+
+
+def test_threads_are_restored(exported, picture, tmp_path):
+    torch.save({"model": random_state(SMALL, [])}, tmp_path / "model.pth")
+    before, seen = torch.get_num_threads(), []
+    wanted = before + 1
+    for detector in (
+        Detector(exported[1], num_threads=wanted),
+        Detector(CONFIGS / SMALL, tmp_path / "model.pth", num_threads=wanted, input_size=SIZE),
+    ):
+        name = "module" if detector.backend == "torchscript" else "network"
+        network = getattr(detector._runtime, name)
+
+        def noting(data, network=network):
+            seen.append(torch.get_num_threads())
+            return network(data)
+
+        setattr(detector._runtime, name, noting)
+        assert torch.get_num_threads() == before
+        detector(picture)
+        assert torch.get_num_threads() == before
+    assert seen == [wanted, wanted]
+    with pytest.raises(RuntimeError, match="inside"), torch_threads(wanted):
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"num_threads {wrong}; allowed: 1 or more"):
+            Detector(exported[1], num_threads=wrong)
+
+
+def test_pictures_may_have_as_many_pixels_as_asked(exported, picture, tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), picture)
+    assert len(Detector(exported[1], max_pixels=100 * 120)(tmp_path / "x.png"))
+    with pytest.raises(ValueError, match="120 x 100 pixels declared, max_pixels is 11999"):
+        Detector(exported[1], max_pixels=100 * 120 - 1)(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="max_pixels 0; allowed"):
+        Detector(exported[1], max_pixels=0)
+
+
+def test_a_panorama_beyond_opencvs_limit(exported, tmp_path):
+    wide = np.zeros((40, 33_000, 3), np.uint8)
+    wide[:, 16_500:] = 200
+    cv2.imwrite(str(tmp_path / "wide.png"), wide)
+    found = Detector(exported[1], score_thresh=0.0)(tmp_path / "wide.png")
+    assert found.image_size == (40, 33_000) and len(found) > 0
+    stretched = stretch(wide, 96, 64)[:90]  # the last rows lie beyond the image's, which is black
+    assert (stretched[:, 32:] == 200).all() and (stretched[:, :32] == 0).all()
+
+
+def test_users_are_told_which_files_are_programs(capsys):
+    """Checkpoints are safe to read; TorchScript files and configs are not."""
+    assert "TorchScript file are programs" in " ".join(Detector.__doc__.split())
+    assert "TorchScript file is a program" in " ".join(open_model.__doc__.split())
+    with pytest.raises(SystemExit):
+        evaluate_arguments(["--help"])
+    assert "TorchScript files are programs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_refused(exported, tmp_path):

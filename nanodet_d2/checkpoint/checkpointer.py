@@ -14,6 +14,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from .faults import DamagedError
 from .reading import read_file
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,13 @@ class SafeCheckpointer(DetectionCheckpointer):
     def newest_whole_checkpoint(self) -> str | None:
         """Path of the checkpoint to resume from; None if there is none.
 
-        A file that cannot be read is named, set aside, and the one before it is taken. What a
+        A file whose content is damaged is named, set aside, and the one before it is taken. What a
         killed process left unfinished is removed. To be called by one process only.
 
         Raises:
             ValueError: if there are checkpoints, but not one that is whole.
-            OSError: if one cannot be read, whole or not; nothing is set aside then.
+            OSError, MemoryError, RuntimeError, ValueError: if one cannot be read for another
+                reason, such as a lack of memory; that one is not set aside.
         """
         for unfinished in Path(self.save_dir).glob(f"*{_UNFINISHED}"):
             unfinished.unlink()
@@ -79,7 +81,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             _read_through(path)
             try:
                 self._load_file(str(path))
-            except ValueError as error:
+            except DamagedError as error:
                 aside = path.with_name(path.name + _DAMAGED)
                 path.rename(aside)
                 damaged.append(aside.name)
@@ -112,7 +114,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         content = read_file(filename)
         if not isinstance(content, dict) or "model" not in content:
             found = sorted(map(str, content)) if isinstance(content, dict) else type(content)
-            raise ValueError(f"cannot resume from {filename}: found {found}, needed: 'model'")
+            raise DamagedError(f"cannot resume from {filename}: found {found}, needed: 'model'")
         return content
 
 

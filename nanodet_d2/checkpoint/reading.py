@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from .faults import DamagedError, check_records, says_damaged, says_nothing_of_the_file
+from .fetching import local_path
 from .reference import (
     convert_reference_state_dict,
     has_averaged_weights,
@@ -23,6 +25,7 @@ _TRAINER_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "n
 _WEIGHT_KEYS = ("model", "state_dict")
 # Of torch.load; the first holds even where a caller asks for the opposite.
 _FORCE, _UNFORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_environment = threading.RLock()  # of the two above: threads that change them in turn mix them up
 EMA_KEY = "ema"
 
 
@@ -47,23 +50,29 @@ def read_file(source: str) -> Any:
     """Content of a checkpoint file, on the CPU, read with ``weights_only=True``.
 
     Args:
-        source: a local path, or a URL that detectron2's ``PathManager`` knows (it is cached).
+        source: a local path, or a URL (it is cached), with a checksum if wanted; see
+            :func:`.fetching.local_path`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a checkpoint, or holds objects that could run code.
+        DamagedError: a ``ValueError``, if the file is not a checkpoint, holds objects that could
+            run code, or would grow in memory beyond its size.
+        ValueError: if it cannot be read for another reason.
+        MemoryError, OSError, RuntimeError: as they are, if memory is short or the disk fails.
     """
-    path = PathManager.get_local_path(source)
+    path = local_path(source)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {source} not found")
     try:
+        check_records(path)
         with _trainer_placeholders(path):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise  # says nothing about the file
     except Exception as error:  # unpickling what was made to fail may raise anything
+        if says_nothing_of_the_file(error, path):
+            raise
+        kind = DamagedError if says_damaged(error, path) else ValueError
         reason = " ".join(str(error).partition("\n")[0].split())[:200] or type(error).__name__
-        raise ValueError(
+        raise kind(
             f"checkpoint {source} cannot be read safely. It is damaged, not a torch file, or holds "
             f"objects other than weights (nothing of it was run): {reason}"
         ) from error
@@ -75,14 +84,18 @@ def weights_only() -> Iterator[None]:
 
     For libraries that read what they fetched themselves: some of their versions do not ask for it,
     others do and, when that fails, try again without.
+
+    It is an environment variable of the whole process, so it holds for its other threads, too, and
+    is restored afterwards. Threads that enter wait for each other.
     """
-    before = {name: os.environ.pop(name, None) for name in (_FORCE, _UNFORCE)}
-    os.environ[_FORCE] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_FORCE]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with _environment:
+        before = {name: os.environ.pop(name, None) for name in (_FORCE, _UNFORCE)}
+        os.environ[_FORCE] = "1"
+        try:
+            yield
+        finally:
+            os.environ.pop(_FORCE, None)
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @contextlib.contextmanager

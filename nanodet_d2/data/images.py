@@ -91,8 +91,10 @@ def read_image(
     return pixels
 
 
-def image_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: str, *, max_pixels: int = _MAX_PIXELS_OF_PILLOW) -> tuple[int, int]:
     """(height, width) from an image's header, as it is shown.
+
+    Lists of images are made before the mapper is known, whose ``max_pixels`` is the lower limit.
 
     Raises:
         ImageError: as :func:`read_image`; but what follows the header is not looked at.

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from nanodet_d2.data.files import IMAGE_SUFFIXES, list_images
+from nanodet_d2.data.images import MAX_PIXELS
 from nanodet_d2.predictor import load_image
 
 DEFAULT_FPS = 25.0  # of what does not tell its own
@@ -36,7 +37,8 @@ class Pictures:
         ValueError: if it holds no picture.
     """
 
-    def __init__(self, path: Path, output: Path):
+    def __init__(self, path: Path, output: Path, *, max_pixels: int = MAX_PIXELS):
+        self.max_pixels = max_pixels
         self.paths = list_images([path])
         self.root = path if path.is_dir() else path.parent
         self.folder = output / "pictures"
@@ -47,7 +49,7 @@ class Pictures:
     def __iter__(self) -> Iterator[Frame]:
         for path in self.paths:
             try:
-                image = load_image(path)
+                image = load_image(path, max_pixels=self.max_pixels)
             except ValueError as error:  # one bad picture does not cost the others
                 self.problems.append(str(error))
                 continue
@@ -130,14 +132,19 @@ class Video:
 Source = Union[Pictures, Video]
 
 
-def open_inputs(names: Sequence[str], output: Path) -> list[Source]:
+def open_inputs(
+    names: Sequence[str], output: Path, *, max_pixels: int = MAX_PIXELS
+) -> list[Source]:
     """The sources that ``--input`` names: cameras' indices, pictures, folders or videos.
+
+    Args:
+        max_pixels: pictures that declare more are left out.
 
     Raises:
         FileNotFoundError, ValueError: if one cannot be used, or a result would overwrite a
             picture, a video, or another result.
     """
-    sources = [_open(name, output) for name in names]
+    sources = [_open(name, output, max_pixels) for name in names]
     inputs = {path.resolve() for source in sources for path in source.paths}
     targets: set[Path] = set()
     for path in (target for source in sources for target in source.targets):
@@ -148,12 +155,12 @@ def open_inputs(names: Sequence[str], output: Path) -> list[Source]:
     return sources
 
 
-def _open(name: str, output: Path) -> Source:
+def _open(name: str, output: Path, max_pixels: int) -> Source:
     path = Path(name)
     if name.isdigit():
         return Video(name, output)
     if not path.exists():
         raise FileNotFoundError(f"{name} is neither a file, a folder nor the index of a camera")
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return Pictures(path, output)
+        return Pictures(path, output, max_pixels=max_pixels)
     return Video(name, output)

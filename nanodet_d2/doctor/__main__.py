@@ -17,15 +17,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data.files import Problems
 from nanodet_d2.data.formats import VOC, YOLO, looks_like
+from nanodet_d2.data.images import MAX_PIXELS, check_max_pixels
 from nanodet_d2.data.splits import split_content
 
 from .annotations import STRIDES, Split, examine_annotations
@@ -49,6 +50,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--strides", default=",".join(map(str, STRIDES)), help="of its levels")
     parser.add_argument("--no-images", action="store_true", help="do not open the images")
     parser.add_argument("--allow-outside", action="store_true", help="as data.allow_outside")
+    parser.add_argument("--max-pixels", type=int, help=f"as the mapper's; {MAX_PIXELS:,}")
     parser.add_argument("--workers", type=int, help="threads that read images; one per core")
     parser.add_argument("--output", default="output/doctor", help="folder of doctor.json and plots")
     args = parser.parse_args(arguments)
@@ -56,6 +58,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give one DATASET, or --config-file")
     if args.config_file and (args.images or args.val or args.val_images or args.classes):
         parser.error("with --config-file, data is given by overrides: data.train.json=…")
+    if args.config_file and args.max_pixels is not None:
+        parser.error("with --config-file: dataloader.train.mapper.max_pixels=…")
     args.strides = _numbers(parser, "--strides", args.strides)
     if args.input_size:
         args.input_size = _numbers(parser, "--input-size", args.input_size)
@@ -71,10 +75,24 @@ def _numbers(parser: argparse.ArgumentParser, name: str, text: str) -> list[int]
     return [int(word) for word in words]
 
 
-def data_section(args: argparse.Namespace) -> Mapping[str, Any]:
+def pixel_limits(args: argparse.Namespace, cfg: Any) -> dict[str, int]:
+    """How many pixels an image of train and of val may have; by their mappers with a config.
+
+    Raises:
+        ValueError: for a limit that cannot be kept.
+    """
+    given = dict.fromkeys(("train", "val"), args.max_pixels)
+    if cfg is not None:
+        loaders = {"train": "train", "val": "test"}
+        given = {
+            split: OmegaConf.select(cfg, f"dataloader.{loader}.mapper.max_pixels")
+            for split, loader in loaders.items()
+        }
+    return {k: MAX_PIXELS if x is None else check_max_pixels(x) for k, x in given.items()}
+
+
+def data_section(args: argparse.Namespace) -> dict[str, Any]:
     """The ``data`` section that the arguments describe; ``val`` is missing if there is none."""
-    if args.config_file:
-        return apply_overrides(LazyConfig.load(args.config_file), args.dataset).data
     data: dict[str, Any] = {"train": _split(args.dataset[0], args.images)}
     if args.val:
         data["val"] = _split(args.val, args.val_images or args.images)
@@ -102,7 +120,11 @@ def _split(dataset: str, images: str | None) -> dict[str, str | None]:
 
 def examine(args: argparse.Namespace) -> tuple[dict[str, Split], Problems, list[str]]:
     """The splits, and problems and notes of them together."""
-    data = data_section(args)
+    cfg = None
+    if args.config_file:
+        cfg = apply_overrides(LazyConfig.load(args.config_file), args.dataset)
+    data = data_section(args) if cfg is None else cfg.data
+    limits = pixel_limits(args, cfg)
     size = args.input_size or data.get("input_size") or [416, 416]
     splits, hashes = {}, {}
     for name in (x for x in ("train", "val") if x in data):
@@ -114,7 +136,10 @@ def examine(args: argparse.Namespace) -> tuple[dict[str, Split], Problems, list[
             allow_outside=bool(data.get("allow_outside")),
         )
     if not args.no_images:
-        hashes = {k: examine_images(split, workers=args.workers) for k, split in splits.items()}
+        hashes = {
+            k: examine_images(split, workers=args.workers, max_pixels=limits[k])
+            for k, split in splits.items()
+        }
     if len(splits) < 2:
         return splits, Problems(), []
     pair = (hashes["train"], hashes["val"]) if hashes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 from nanodet_d2.data.files import Problems
-from nanodet_d2.data.images import ImageError, read_image
+from nanodet_d2.data.images import MAX_PIXELS, ImageError, read_image
 
 from .annotations import Split
 
@@ -24,11 +25,14 @@ _NAMED = 3
 Hashes = dict[bytes, str]  # of a file's bytes -> its first path
 
 
-def examine_images(split: Split, *, workers: int | None = None) -> Hashes:
+def examine_images(
+    split: Split, *, workers: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Hashes:
     """Decode the images of a split, with a progress bar, and add to its problems and notes.
 
     Args:
         workers: threads; one per core if None.
+        max_pixels: of the mapper that will read them.
 
     Returns:
         the usable files by content.
@@ -37,7 +41,7 @@ def examine_images(split: Split, *, workers: int | None = None) -> Hashes:
     hashes: Hashes = {}
     twice = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        results = pool.map(_examine, records)
+        results = pool.map(functools.partial(_examine, max_pixels=max_pixels), records)
         bar = tqdm(results, f"{split.name}: reading images", len(records), unit="image")
         for record, result in zip(records, bar):
             path = record["file_name"]
@@ -55,9 +59,9 @@ def examine_images(split: Split, *, workers: int | None = None) -> Hashes:
     return hashes
 
 
-def _examine(record: dict[str, Any]) -> bytes | ImageError:
+def _examine(record: dict[str, Any], *, max_pixels: int) -> bytes | ImageError:
     try:
-        read_image(dict(record), "BGR")
+        read_image(dict(record), "BGR", max_pixels=max_pixels)
     except ImageError as error:
         return error
     with open(PathManager.get_local_path(record["file_name"]), "rb") as file:

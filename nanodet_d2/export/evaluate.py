@@ -18,7 +18,8 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils.logger import setup_logger
 
 from nanodet_d2.config import get_config
-from nanodet_d2.predictor import Detector
+from nanodet_d2.data.images import MAX_PIXELS
+from nanodet_d2.predictor import MODEL_HELP, Detector
 
 logger = logging.getLogger("nanodet_d2.export")
 
@@ -48,6 +49,7 @@ def evaluate(
     cfg.data.val.json, cfg.data.val.images = str(json_file), str(images)
     loader, evaluator = cfg.dataloader.test, cfg.dataloader.evaluator
     loader.mapper.augmentations = []
+    loader.mapper.max_pixels = detector.max_pixels
     loader.num_workers = 0  # a forked one can crash beside the threads of the runtimes
     evaluator.dataset_name = loader.dataset.names
     evaluator.output_dir = str(output_dir) if output_dir else None
@@ -66,7 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(name="detectron2")
     try:
         detector = Detector(
-            args.model, args.weights, num_threads=args.threads, metadata=args.metadata
+            args.model,
+            args.weights,
+            num_threads=args.threads,
+            metadata=args.metadata,
+            max_pixels=args.max_pixels,
         )
         results = evaluate(detector, args.json, args.images, output_dir=args.output)
     except (ValueError, FileNotFoundError) as error:
@@ -83,13 +89,14 @@ def main(argv: list[str] | None = None) -> int:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m nanodet_d2.export.evaluate")
     add = parser.add_argument
-    add("model", type=Path, help="an exported file, or a config")
+    add("model", type=Path, help=MODEL_HELP)
     add("--weights", help="the config's checkpoint")
     add("--json", type=Path, required=True, help="annotations in COCO format")
     add("--images", type=Path, required=True, help="folder of the pictures")
     add("--output", type=Path, help="folder for the metrics and the report")
     add("--metadata", type=Path, help="json in place of the file's own metadata")
     add("--threads", type=int, help="of the runtime")
+    add("--max-pixels", type=int, default=MAX_PIXELS, help="of a picture; %(default)s")
     return parser.parse_args(argv)
 
 

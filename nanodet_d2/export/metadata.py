@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .checks import check_fields
+
 FORMAT_VERSION = 1
 METADATA_KEY = "nanodet_d2"  # the entry inside a file
 KINDS = ("raw", "decoded", "end2end")
@@ -86,7 +88,8 @@ class ExportMetadata:
         """Read what :meth:`to_json` wrote; ``source`` is named in errors.
 
         Raises:
-            ValueError: if it is no such json; the message tells what is missing.
+            ValueError: if it is no such json; the message tells what is missing, or which value is
+                of another type or out of its range.
         """
         try:
             content = json.loads(text)
@@ -98,7 +101,10 @@ class ExportMetadata:
                 f"metadata of {source} has format_version {version}; allowed: {FORMAT_VERSION}"
             )
         fields = _pick(cls, content, source)
-        fields["input"] = InputDescription(**_pick(InputDescription, fields["input"], source))
+        described = _pick(InputDescription, fields["input"], source)
+        check_fields(InputDescription, described, source)
+        fields["input"] = InputDescription(**described)
+        check_fields(cls, fields, source)
         if fields["kind"] not in KINDS:
             raise ValueError(
                 f"metadata of {source} has kind {fields['kind']!r}; allowed: {', '.join(KINDS)}"
@@ -158,7 +164,7 @@ def read_metadata(path: str | Path, embedded: str | None = None) -> ExportMetada
     """Metadata of an exported file: what is inside it, else the json beside it.
 
     Raises:
-        ValueError: if there is neither, or fields are missing.
+        ValueError: if there is neither, or fields are missing or wrong.
     """
     if embedded:
         return ExportMetadata.from_json(embedded, str(path))

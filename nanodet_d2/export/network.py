@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import platform
 from collections.abc import Sequence
 from importlib import metadata as packages
@@ -16,12 +15,12 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
+from nanodet_d2.checkpoint.fetching import local_path, sha256
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data.splits import class_names
 from nanodet_d2.modeling import NanoDetPlus
@@ -93,7 +92,7 @@ def load_model(
         nms_threshold=model.select["nms_thresh"],
         max_detections=model.select["max_detections"],
         versions=versions(),
-        checkpoint_sha256=_sha256(checkpoint),
+        checkpoint_sha256=sha256(local_path(checkpoint)),
     )
     return LoadedModel(model, metadata)
 
@@ -180,8 +179,3 @@ def _check_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
             f"input size {list(size)}; allowed: height and width, multiples of {divisor}"
         )
     return int(size[0]), int(size[1])
-
-
-def _sha256(checkpoint: str) -> str:
-    with PathManager.open(checkpoint, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()

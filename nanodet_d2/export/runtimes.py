@@ -5,8 +5,9 @@ Each is imported when it is asked for. Letters: N images, P priors, C classes, R
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ PACKAGES = {
 }
 
 
+def require_threads(count: int | None) -> None:
+    """Raise ``ValueError`` for a number of threads below 1; None leaves the choice."""
+    if count is not None and count < 1:
+        raise ValueError(f"num_threads {count}; allowed: 1 or more")
+
+
 def require_packages(packages: Iterable[str], purpose: str) -> None:
     """Raise ``ValueError`` naming the optional packages that are not installed, all at once."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
@@ -33,17 +40,41 @@ def require_packages(packages: Iterable[str], purpose: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """In here torch computes with so many threads; as many as before if None.
+
+    The number is one of the whole process, so it is that of its other threads, too, in the
+    meantime. It is restored afterwards.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def open_model(path: str | Path, *, num_threads: int | None = None) -> Runtime:
     """The runtime of a file's format, with the file loaded.
 
+    A TorchScript file is a program, which this runs: open only files that you trust, however they
+    are verified otherwise. The other formats describe a graph of known operators.
+
     Args:
-        num_threads: of the runtime; its own choice if None.
+        num_threads: of the runtime, 1 or more; its own choice if None.
 
     Raises:
-        ValueError: for an unknown name or a missing package.
+        ValueError: for an unknown name, a number of threads below 1, or a missing package.
         FileNotFoundError: if there is no such file.
     """
     format = format_of(path)
+    require_threads(num_threads)
     require_packages([PACKAGES[format]], f"running {path}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"exported file {path} not found")
@@ -148,21 +179,21 @@ class Ncnn(Runtime):
 
 
 class TorchScript(Runtime):
+    """Runs a program that lies in the file: torch does not limit what it may do."""
+
     backend = "torchscript"
 
     def __init__(self, path: str, num_threads: int | None):
         import torch
 
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        self._torch = torch
+        self._torch, self._threads = torch, num_threads
         extra = {METADATA_KEY: ""}
         self.module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
         found = extra[METADATA_KEY]
         self.embedded = found.decode() if isinstance(found, bytes) else found
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:
-        with self._torch.inference_mode():
+        with torch_threads(self._threads), self._torch.inference_mode():
             outputs = self.module(self._torch.from_numpy(data))
         outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         return [x.numpy() for x in outputs]

@@ -30,6 +30,7 @@ from PIL import Image
 
 import nanodet_d2  # noqa: F401  first, because it lets an old detectron2 import beside a new Pillow
 from nanodet_d2.checkpoint import read_weights
+from nanodet_d2.checkpoint.faults import DamagedError
 from nanodet_d2.data.coco import categories_by_id, read_coco_json, to_records
 from nanodet_d2.data.images import ImageError, read_image
 from nanodet_d2.data.voc import read_voc
@@ -145,7 +146,7 @@ def verdict(target: Target, data: bytes) -> tuple[str, str | None]:
         with _limited():
             target.read()
         return "read", None
-    except ImageError as error:
+    except (DamagedError, ImageError) as error:
         outcome, text = "refused", str(error)
     except (ValueError, FileNotFoundError) as error:
         outcome, text = "refused", str(error)

@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 
 from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp
 from nanodet_d2.data.color import adjust_color
-from nanodet_d2.data.warp import WarpTransform, output_size, warp_matrix
+from nanodet_d2.data.warp import MAX_SIDE, WarpTransform, output_size, warp_matrix
 
 
 def gradient(height=30, width=40) -> np.ndarray:
@@ -24,6 +24,30 @@ def test_evaluation_warp_is_a_stretch_by_pixel_index():
     np.testing.assert_allclose(warp.matrix, np.diag([0.5, 0.5, 1]), atol=1e-12)
     assert np.array_equal(warp.apply_image(image), image[::2, ::2])  # no half-pixel centre
     np.testing.assert_allclose(warp.apply_box([[4, 2, 40, 20]]), [[2, 1, 20, 10]])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_panorama_is_warped_although_opencv_takes_no_such_side(turned):
+    """Every 100th column, as of any other image; boxes go by the whole image."""
+    image = np.random.default_rng(0).integers(0, 256, (12, 40_000, 3), np.uint8)
+    size, expected = (6, 400), image[::2, ::100]
+    box, mapped = [[100, 2, 40_000, 12]], [[1, 1, 400, 6]]
+    if turned:
+        image, size, expected = image.transpose(1, 0, 2), size[::-1], expected.transpose(1, 0, 2)
+        box, mapped = np.array(box)[:, [1, 0, 3, 2]], np.array(mapped)[:, [1, 0, 3, 2]]
+    with pytest.raises(cv2.error):
+        cv2.warpPerspective(image, np.eye(3), size[::-1])
+    warp = RandomWarp(size).get_transform(image)
+    assert np.array_equal(warp.apply_image(image), expected)
+    assert np.array_equal(warp.apply_segmentation(image[..., 0]), expected[..., 0])
+    np.testing.assert_allclose(warp.apply_box(box), mapped)
+
+
+def test_sides_up_to_the_limit_are_warped_as_before():
+    image = np.zeros((2, MAX_SIDE, 3), np.uint8)
+    image[:, 1::2] = 200  # every second column would be black
+    matrix = np.float64([[1, 0, -1], [0, 1, 0], [0, 0, 1]])
+    assert (WarpTransform(matrix, 2, 1).apply_image(image) == 200).all()
 
 
 def test_flip_maps_x_to_width_minus_x():

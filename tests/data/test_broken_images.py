@@ -128,6 +128,8 @@ def test_the_limit_holds_before_decoding(tmp_path):
         with pytest.raises(ValueError, match=f"max_pixels {wrong}; allowed: 1 to 178956970"):
             DetectionMapper(is_train=False, augmentations=[], max_pixels=wrong)
     problems = Problems()
+    Image.new("1", (12_000, 9_000)).save(path)  # the readers list what a mapper may allow
+    assert listed_image_size(path, problems) == (9_000, 12_000) and not list(problems)
     path.write_bytes(png_that_declares(30_000, 20_000))
     assert listed_image_size(path, problems) is None and "600000000" in str(problems)
 

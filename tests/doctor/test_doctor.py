@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from PIL import Image
 
+from nanodet_d2.data import DetectionMapper, RandomWarp
 from nanodet_d2.doctor.__main__ import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
@@ -283,6 +284,39 @@ def test_a_config_is_examined_as_it_would_be_trained(run, root, shapes_overrides
     code, report, _ = run("--config-file", str(config), *shapes_overrides)
     assert code == 0 and report["train"]["images"] == 24 and report["val"]["images"] == 8
     assert report["train"]["input_size"] == [160, 160]
+
+
+def test_images_may_have_as_many_pixels_as_for_the_mapper(
+    place, run, root, tmp_path, shapes_overrides
+):
+    arguments = (place(good()), "--images", str(tmp_path / "train"))
+    code, report, _ = run(*arguments, "--max-pixels", str(96 * 96))
+    assert code == 0
+    code, report, text = run(*arguments, "--max-pixels", str(96 * 96 - 1))
+    assert code == 1 and found(report["train"]) == {"images that cannot be used": 4}
+    assert "96 x 96 pixels declared, max_pixels is 9215" in text
+    assert run(*arguments, "--max-pixels", "0")[0] == 2
+
+    config = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
+    for limited, other, loader in (("train", "val", "train"), ("val", "train", "test")):
+        override = f"+dataloader.{loader}.mapper.max_pixels=999"
+        code, report, _ = run("--config-file", str(config), *shapes_overrides, override)
+        assert code == 1 and report[other]["problems"] == []
+        assert list(found(report[limited])) == ["images that cannot be used"]
+
+
+def test_a_panorama_is_fine_for_the_doctor_as_for_the_mapper(place, run, tmp_path):
+    content = good(1)
+    content["images"][0].update(width=33_000, height=60)
+    content["annotations"][0]["bbox"], content["annotations"][1]["bbox"] = (
+        [9, 9, 900, 30],
+        [0, 0, 99, 9],
+    )
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (33_000, 60)).save(tmp_path / "train" / "0.png")
+    assert run(place(content), "--images", str(tmp_path / "train"))[0] == 0
+    mapper = DetectionMapper(is_train=False, augmentations=[RandomWarp((32, 32))])
+    assert mapper({"file_name": str(tmp_path / "train" / "0.png")})["image"].shape == (3, 32, 32)
 
 
 def test_what_cannot_be_read_ends_with_code_2(place, run, tmp_path, capsys):

@@ -93,3 +93,60 @@ def test_no_more_than_wanted():
     scores = np.linspace(0.1, 0.9, 9)[:, None]
     found = select(scores, boxes, 0.05, 0.6, 4)
     assert found[1].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+
+
+def thousands_of_classes() -> tuple[np.ndarray, np.ndarray]:
+    """Scores (P, 3000) and boxes (P, 4): in each of 300 classes a pair of IoU 0.59 or 0.61.
+
+    Boxes of 10 px side by side: shifted by x, their IoU is (10 - x) / (10 + x), whatever the class.
+    Every pair lies elsewhere, at positions that need their bits.
+    """
+    rng = np.random.default_rng(0)
+    scores, boxes = np.zeros((600, 3000), np.float32), np.zeros((600, 4), np.float32)
+    for pair, label in enumerate(rng.permutation(3000)[:300]):
+        iou = 0.61 if pair % 2 else 0.59
+        shift = 10 * (1 - iou) / (1 + iou)
+        x, y = rng.uniform(0, 400, 2)
+        boxes[2 * pair], boxes[2 * pair + 1] = (
+            (x, y, x + 10, y + 10),
+            (x + shift, y, x + shift + 10, y + 10),
+        )
+        scores[2 * pair : 2 * pair + 2, label] = 0.9 - pair / 1000, 0.5 - pair / 1000
+    return scores, boxes
+
+
+def test_thousands_of_classes_are_told_apart_exactly():
+    scores, boxes = thousands_of_classes()
+    whole = np.nonzero([i % 2 == 0 or (i // 2) % 2 == 0 for i in range(600)])[0]  # all but 150
+    order = whole[np.argsort(-scores[whole].max(axis=1), kind="stable")]
+    limits = dict(score_thresh=0.05, nms_thresh=0.6, max_detections=600)
+    (found,) = select_detections(
+        torch.from_numpy(scores)[None], torch.from_numpy(boxes)[None], [(416, 416)], **limits
+    )
+    assert len(found) == 450 and found.scores.dtype == torch.float32
+    np.testing.assert_array_equal(found.pred_boxes.tensor.numpy(), boxes[order])
+    np.testing.assert_array_equal(found.pred_classes.numpy(), scores[order].argmax(axis=1))
+
+    by_numpy = select(scores, boxes, 0.05, 0.6, 600)
+    np.testing.assert_array_equal(by_numpy[0], boxes[order])
+    np.testing.assert_array_equal(by_numpy[2], found.pred_classes.numpy())
+
+    (none,) = select_detections(torch.zeros(1, 5, 3000), torch.zeros(1, 5, 4), [(9, 9)], **limits)
+    assert len(none) == 0
+
+
+def test_the_end2end_graph_tells_thousands_of_classes_apart_exactly():
+    parser, onnxruntime = map(pytest.importorskip, ("onnx.parser", "onnxruntime"))
+    from nanodet_d2.export.end2end import AFTER
+
+    scores, boxes = thousands_of_classes()
+    limits = dict(max_detections=600, nms_threshold=0.6, score_threshold=0.05)
+    text = AFTER.format(ir_version=10, opset=17, height=416, width=416, **limits)
+    model = parser.parse_model(text)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    inputs = {"all_boxes": boxes[None], "all_scores": scores[None], "size": np.int64([416, 416])}
+    found = session.run(None, inputs)
+    for one, other in zip(found, select(scores, boxes, 0.05, 0.6, 600)):
+        np.testing.assert_array_equal(one, other)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
+from nanodet_d2.export.checks import check_outputs
 from nanodet_d2.export.metadata import (
     ExportMetadata,
     InputDescription,
@@ -54,6 +56,81 @@ def test_missing_field_of_the_input_is_named(metadata):
     del content["input"]["std"]
     with pytest.raises(ValueError, match="lacks std"):
         ExportMetadata.from_json(json.dumps(content), "my.onnx")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("name", None, "str"),
+        ("class_names", "cat", "tuple"),
+        ("class_names", ["cat", 1], "tuple"),
+        ("class_names", [], "one name or more"),
+        ("strides", [8, "16"], "tuple"),
+        ("strides", [8, 0], "numbers above 0"),
+        ("reg_max", 7.0, "int"),
+        ("reg_max", True, "int"),
+        ("reg_max", 0, "1 or more"),
+        ("score_threshold", "0.5", "float"),
+        ("score_threshold", float("nan"), "float"),
+        ("nms_threshold", 1.5, "0 to 1"),
+        ("max_detections", -1, "1 or more"),
+        ("versions", ["2"], "dict"),
+        ("input.height", "320", "int"),
+        ("input.width", 0, "1 or more"),
+        ("input.dynamic", 1, "bool"),
+        ("input.channel_order", "GBR", "BGR or RGB"),
+        ("input.mean", [1.0, 2.0], "three numbers"),
+        ("input.std", [1, 1, 0], "three numbers above 0"),
+        ("input.resize", "letterbox", "stretch"),
+    ],
+)
+def test_values_of_another_type_or_range_are_refused(metadata, field, value, allowed):
+    content = dataclasses.asdict(metadata)
+    place, name = (content["input"], field[6:]) if field.startswith("input.") else (content, field)
+    place[name] = value
+    with pytest.raises(ValueError, match=f"my.onnx has {name} .*; allowed: {allowed}"):
+        ExportMetadata.from_json(json.dumps(content), "my.onnx")
+
+
+def test_whole_numbers_serve_as_others(metadata):
+    content = dataclasses.asdict(metadata)
+    content["nms_threshold"], content["input"]["std"] = 1, [1, 2, 3]
+    assert ExportMetadata.from_json(json.dumps(content), "x").input.std == (1, 2, 3)
+
+
+# Two levels of 320 x 256 have 40 * 32 + 20 * 16 = 1600 priors; two classes and 4 * 8 logits.
+@pytest.mark.parametrize(
+    ("kind", "shapes", "fits"),
+    [
+        ("raw", [(1, 1600, 34)], True),
+        ("raw", [(1, 1600, 35)], False),
+        ("raw", [(1, 1280, 34)], False),
+        ("raw", [(1, 34, 1600)], False),
+        ("raw", [(1600, 34)], False),
+        ("raw", [], False),
+        ("decoded", [(1, 1600, 4), (1, 1600, 2)], True),
+        ("decoded", [(1, 1600, 2), (1, 1600, 4)], False),
+        ("decoded", [(1, 1600, 34)], False),
+        ("end2end", [(3, 4), (3,), (3,)], True),
+        ("end2end", [(0, 4), (0,), (0,)], True),
+        ("end2end", [(3, 4), (3,), (2,)], False),
+        ("end2end", [(3, 5), (3,), (3,)], False),
+    ],
+)
+def test_outputs_of_another_form_are_refused(metadata, kind, shapes, fits):
+    described = dataclasses.replace(metadata, kind=kind)
+    outputs = [np.zeros(shape, np.float32) for shape in shapes]
+    if fits:
+        return check_outputs(outputs, described, 1, (320, 256), "my.onnx")
+    with pytest.raises(ValueError, match=r"my.onnx gives .*asks for .*2 classes, reg_max 7"):
+        check_outputs(outputs, described, 1, (320, 256), "my.onnx")
+
+
+def test_classes_without_a_name_are_refused(metadata):
+    described = dataclasses.replace(metadata, kind="end2end")
+    outputs = [np.zeros((2, 4)), np.zeros(2), np.array([0, 2])]
+    with pytest.raises(ValueError, match="classes 0 to 2; its metadata has 2 class names"):
+        check_outputs(outputs, described, 1, (320, 256), "my.onnx")
 
 
 @pytest.mark.parametrize(
