@@ -246,7 +246,7 @@ def _go_on(
     cfg: DictConfig, ema: ModelEMA | None, checkpointer: SafeCheckpointer, resumed: ResumePoint
 ) -> int:
     """Load a checkpoint of the training and return the first iteration that is left."""
-    if ema and ema.start_share and not resumed.has_start:
+    if ema and ema.start_share and resumed.has_ema and not resumed.has_start:
         raise ValueError(
             f"train.ema.settings.start_share={ema.start_share:g}, but {resumed.checkpoint} is of a "
             "training without it, whose start is not known any more. Resume with "
