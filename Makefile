@@ -63,8 +63,8 @@ web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 
 .PHONY: test
 test: TOOLS = pytest hypothesis
-test: $(READY) ## run the tests (at most 10 minutes on 2 cores)
-	@echo "== test: at most 10 minutes on 2 cores"
+test: $(READY) ## run the tests (at most 20 minutes on 2 slow cores)
+	@echo "== test: at most 20 minutes on 2 slow cores"
 	@$(PY) -m pytest -q tests $(ARGS)
 
 .PHONY: test-slow

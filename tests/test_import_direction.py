@@ -13,7 +13,7 @@ ALLOWED = {
     "modeling/meta_arch": {"layers", "modeling.head"},
     "data": set(),
     "checkpoint": set(),
-    "engine": {"checkpoint", "compat", "data", "layers"},
+    "engine": {"checkpoint", "compat", "config", "data", "layers"},
     "config.py": set(),
     "compat.py": set(),
     "doctor": {"config", "data"},

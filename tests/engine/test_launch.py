@@ -141,6 +141,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_branch_that_left_is_sent_no_more(alone, shapes_overrides, tmp_path):
     script = tmp_path / "tells_what_is_sent.py"
     script.write_text(TELLS_WHAT_IS_SENT.format(script=str(SCRIPT)))
@@ -217,6 +218,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_bad_gradient_of_one_rank_is_left_out_on_both(shapes_overrides, tmp_path):
     script = tmp_path / "overflows.py"
     script.write_text(OVERFLOWS.format(script=str(SCRIPT)))
@@ -231,6 +233,7 @@ def test_a_bad_gradient_of_one_rank_is_left_out_on_both(shapes_overrides, tmp_pa
     assert read_file(str(tmp_path / "model_final.pth"))["trainer"]["skipped_steps"] == 1
 
 
+@pytest.mark.slow
 def test_bad_statistics_of_one_rank_end_both(shapes_overrides, tmp_path):
     script = tmp_path / "overflows.py"
     script.write_text(OVERFLOWS.format(script=str(SCRIPT)))
@@ -247,6 +250,7 @@ def test_bad_statistics_of_one_rank_end_both(shapes_overrides, tmp_path):
     assert all(x.isfinite().all() for x in content.values())
 
 
+@pytest.mark.slow
 def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     """Each rank's batch norms have seen other images than the other's."""
     options = [*OVERRIDES, *shapes_overrides, "model.freeze_norm=false", "optimizer.lr=0.01"]
@@ -266,6 +270,7 @@ def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     assert [x["score"] for x in of_two] == pytest.approx([x["score"] for x in of_one], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fewer_images_than_ranks(shapes, tmp_path):
     """One image and three ranks: two ranks have nothing to evaluate, one image has no box."""
     content = json.loads(Path(shapes["val"]["json"]).read_text())
@@ -299,6 +304,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_an_elastic_restart_resumes(alone, shapes_overrides, tmp_path):
     """Rank 1 is killed in its fifth step; torchrun starts both again."""
     script = tmp_path / "fails_once.py"
