@@ -49,9 +49,8 @@ class WarpTransform(Transform):
         rows, columns = (-(-side // MAX_SIDE) for side in image.shape[:2])
         if rows > 1 or columns > 1:
             image = np.ascontiguousarray(image[::rows, ::columns])
-            matrix = matrix @ np.diag(
-                [columns, rows, 1.0]
-            )  # pixel i of these was pixel i * columns
+            # Pixel i of these was pixel i * columns.
+            matrix = matrix @ np.diag([columns, rows, 1.0])
         return cv2.warpPerspective(image, matrix, (self.width, self.height), flags=flags)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:

@@ -197,6 +197,7 @@ class GradientGuard:
         self.frozen: Tensor | None = None
 
     def before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Look at the gradients and clip them; a pre-hook of the optimiser's step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             return

@@ -7,39 +7,18 @@ import signal
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 
 from nanodet_d2.checkpoint import read_file
-from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import train
 
-FAST = [
-    "data.input_size=[64,64]",
-    "dataloader.train.total_batch_size=4",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
+LONG = [
     "model.aux_head=null",
-    "model.neck.out_channels=32",
-    "model.freeze_norm=false",
     "train.max_iter=50",
     "train.eval_period=0",
     "train.checkpointer.period=1000",
     "train.log_period=2",
-    "train.device=cpu",
-    "train.seed=1",
 ]
-
-
-@pytest.fixture
-def config(root, shapes_overrides, tmp_path):
-    def load(*overrides: str):
-        path = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
-        folder = f"train.output_dir={tmp_path / 'out'}"
-        return apply_overrides(
-            LazyConfig.load(str(path)), [*FAST, *shapes_overrides, folder, *overrides]
-        )
-
-    return load
 
 
 def in_the_fourth_batch(cfg, action) -> None:
@@ -72,7 +51,7 @@ def fail() -> None:
 )
 def test_the_last_finished_step_is_saved(config, tmp_path, action, error):
     before = signal.getsignal(signal.SIGTERM)
-    cfg = config()
+    cfg = config(*LONG)
     in_the_fourth_batch(cfg, action)
     with pytest.raises(error) as raised:
         train(cfg)
@@ -85,7 +64,7 @@ def test_the_last_finished_step_is_saved(config, tmp_path, action, error):
 
 
 def test_weights_that_were_about_to_move_are_those_of_the_last_reading(config, tmp_path):
-    cfg = config()
+    cfg = config(*LONG)
 
     def interrupt(optimizer, *_):
         interrupt.steps += 1
@@ -110,7 +89,7 @@ def test_weights_that_were_about_to_move_are_those_of_the_last_reading(config, t
 
 
 def test_a_full_disk_leaves_earlier_checkpoints(config, tmp_path, monkeypatch, caplog):
-    cfg = config("train.checkpointer.period=2")
+    cfg = config(*LONG, "train.checkpointer.period=2")
     whole = torch.save
 
     def full(content, file):
@@ -132,7 +111,9 @@ def test_a_full_disk_leaves_earlier_checkpoints(config, tmp_path, monkeypatch, c
 
 def test_a_short_training_evaluates_and_saves_before_its_end(config, tmp_path, caplog):
     """With the shipped periods, which are COCO's: 12,320 and 6,160 steps."""
-    cfg = config("train.max_iter=20", "train.eval_period=12320", "train.checkpointer.period=6160")
+    cfg = config(
+        *LONG, "train.max_iter=20", "train.eval_period=12320", "train.checkpointer.period=6160"
+    )
     with caplog.at_level("INFO", logger="nanodet_d2"):
         train(cfg)
     assert (cfg.train.eval_period, cfg.train.checkpointer.period) == (2, 2)
@@ -142,6 +123,6 @@ def test_a_short_training_evaluates_and_saves_before_its_end(config, tmp_path, c
 
 
 def test_chosen_periods_stay(config):
-    cfg = config("train.eval_period=49", "train.checkpointer.period=50", "train.max_iter=1")
+    cfg = config(*LONG, "train.eval_period=49", "train.checkpointer.period=50", "train.max_iter=1")
     train(cfg)
     assert (cfg.train.eval_period, cfg.train.checkpointer.period) == (49, 50)

@@ -10,47 +10,17 @@ import os
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import SimpleTrainer, default_argument_parser, hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.env import seed_all_rng
+from small_training import FAST
 
 from nanodet_d2.checkpoint import read_file
-from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import Evaluation, train
 from nanodet_d2.engine.nonfinite import replay
 from nanodet_d2.engine.validation_loss import build_validation_batches, validation_losses
 from nanodet_d2.layers import batch_norms
-
-FAST = [
-    "data.input_size=[64,64]",
-    "dataloader.train.total_batch_size=4",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "model.aux_detach_iter=2",
-    "model.neck.out_channels=32",
-    "model.score_thresh=0.0",  # so that a model without skill detects something
-    "train.max_iter=4",
-    "train.eval_period=2",
-    "train.checkpointer.period=2",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.seed=1",
-]
-
-
-@pytest.fixture
-def config(root, shapes_overrides, tmp_path):
-    """The demo config with a few fast steps."""
-
-    def load(*overrides: str):
-        path = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
-        folder = f"train.output_dir={tmp_path / 'out'}"
-        return apply_overrides(
-            LazyConfig.load(str(path)), [*FAST, *shapes_overrides, folder, *overrides]
-        )
-
-    return load
 
 
 @pytest.fixture(scope="module")

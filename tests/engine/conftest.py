@@ -1,0 +1,23 @@
+"""Fixtures of the engine's tests."""
+
+from __future__ import annotations
+
+import pytest
+from detectron2.config import LazyConfig
+from small_training import FAST
+
+from nanodet_d2.config import apply_overrides
+
+
+@pytest.fixture
+def config(root, shapes_overrides, tmp_path):
+    """The demo config with a few fast steps and more overrides; its output is below tmp_path."""
+
+    def load(*overrides: str):
+        path = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
+        folder = f"train.output_dir={tmp_path / 'out'}"
+        return apply_overrides(
+            LazyConfig.load(str(path)), [*FAST, *shapes_overrides, folder, *overrides]
+        )
+
+    return load
