@@ -33,8 +33,8 @@ check-python:
 	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py $(TOOLS)
 
 .PHONY: demo
-demo: $(READY) ## train, evaluate and draw on generated images (at most 8 minutes on 2 cores)
-	@echo "== demo: make a data set, train on it, evaluate, draw (at most 8 minutes on 2 cores)"
+demo: $(READY) ## train, evaluate and draw on generated images (6 to 20 minutes on 2 cores)
+	@echo "== demo: make a data set, train on it, evaluate, draw (6 to 20 minutes on 2 cores)"
 	@$(PY) projects/nanodet_plus/demo.py $(ARGS)
 
 .PHONY: demo-coco

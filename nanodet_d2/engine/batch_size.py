@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from .building import build_model, build_optimizer_of, uses_gpu
+from .ranks import on_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -59,24 +60,6 @@ def choose_batch_size(cfg: DictConfig) -> None:
         ", ".join(f"{x / 2**20:.0f}" for x in used.values()),
         budget // 2**20,
     )
-
-
-def on_all_ranks(call: Callable[[], Any]) -> list[Any]:
-    """What ``call()`` returns on each rank; what it raises on one is raised on all.
-
-    Else the others would wait for that one until their time is out.
-    """
-    try:
-        result = call()
-    except Exception as error:
-        result = error
-    results = comm.all_gather(result)
-    for rank, x in enumerate(results):
-        if isinstance(x, Exception):
-            if rank == comm.get_rank():
-                raise x
-            raise RuntimeError(f"rank {rank}: {type(x).__name__}: {x}")
-    return results
 
 
 def boxes_per_image(records: Sequence[Mapping[str, Any]]) -> int:

@@ -15,6 +15,8 @@ from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
 
+from .ranks import on_all_ranks
+
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "metrics.json"  # of detectron2's JSONWriter
@@ -37,17 +39,9 @@ def find_resume_point(output_dir: str) -> ResumePoint | None:
 
     Raises:
         ValueError: if there are some, and all of them are damaged; if hosts see different folders.
-        OSError: if one cannot be read.
+        OSError, MemoryError, RuntimeError: if one cannot be read for another reason.
     """
-    found: ResumePoint | Exception | None = None
-    if comm.is_main_process():
-        try:
-            found = _find(output_dir)
-        except (OSError, ValueError) as error:  # for all ranks: none is to wait for this one
-            found = error
-    found = comm.all_gather(found)[0]
-    if isinstance(found, Exception):
-        raise found
+    found = on_all_ranks(lambda: _find(output_dir) if comm.is_main_process() else None)[0]
     if found is None:
         _check_shared(output_dir, os.path.join(output_dir, "last_checkpoint"))
         logger.warning("No checkpoint in %s to resume from.", output_dir)

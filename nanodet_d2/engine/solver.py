@@ -167,7 +167,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             # A schedule multiplies this one, of which the other is a trace.
             key = "initial_lr" if name == "lr" and "initial_lr" in group else name
             before = group.get(key)
-            if before == value or (isinstance(value, Sequence) and list(before) == list(value)):
+            # Pairs come back as lists.
+            if before == value or (
+                before and isinstance(value, Sequence) and [*before] == [*value]
+            ):
                 continue
             logger.warning("optimizer.%s was %s and is %s from here on", name, before, value)
             group[key] = value

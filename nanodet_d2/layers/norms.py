@@ -26,6 +26,9 @@ def norms_are_folded(model: nn.Module) -> bool:
 class KeptBuffers:
     """A copy of a model's buffers, made by an operator or two whatever their number.
 
+    Those that do not lie in memory in their own order are left out: they are tables, while what a
+    forward pass changes are vectors and counters.
+
     Args:
         model: whose buffers stay the same tensors, changed in place.
     """
@@ -33,8 +36,8 @@ class KeptBuffers:
     def __init__(self, model: nn.Module):
         alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for x in model.buffers():
-            flat = x.as_strided((x.numel(),), (1,), x.storage_offset())  # whatever its layout
-            alike.setdefault((x.dtype, x.device), []).append(flat)
+            if x.is_contiguous():
+                alike.setdefault((x.dtype, x.device), []).append(x.view(-1))
         self._groups = list(alike.values())
         self._kept = [torch.cat(group) for group in self._groups]
 

@@ -11,8 +11,8 @@ from nanodet_d2.engine.batch_size import (
     _trial,
     boxes_per_image,
     largest_batch,
-    on_all_ranks,
 )
+from nanodet_d2.engine.ranks import on_all_ranks
 
 MIB = 2**20
 
@@ -65,9 +65,9 @@ def test_what_one_rank_raises_all_do(monkeypatch):
     with pytest.raises(ValueError, match="no batch of 8 fits"):
         on_all_ranks(fail)
     assert on_all_ranks(lambda: 16) == [16]
-    gather = "nanodet_d2.engine.batch_size.comm.all_gather"
+    gather = "nanodet_d2.engine.ranks.comm.all_gather"
     monkeypatch.setattr(gather, lambda x: [x, ValueError("no batch of 8 fits")])
-    with pytest.raises(RuntimeError, match="rank 1: ValueError: no batch of 8 fits"):
+    with pytest.raises(ValueError, match="no batch of 8 fits"):
         on_all_ranks(lambda: 16)
 
 

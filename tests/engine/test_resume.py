@@ -368,6 +368,25 @@ def test_the_log_is_taken_back(tmp_path):
     assert (tmp_path / "metrics.json").read_text() == "\n".join(lines[:2]) + "\n"
 
 
+def test_a_lack_of_memory_on_the_rank_that_looks_ends_all(trained, monkeypatch):
+    """The others got no word of it, and waited."""
+    told = []
+
+    def gather(x):
+        told.append(x)
+        return [x]
+
+    def read(path):
+        raise MemoryError
+
+    monkeypatch.setattr("nanodet_d2.engine.resume.read_file", read)
+    monkeypatch.setattr("nanodet_d2.engine.ranks.comm.all_gather", gather)
+    with pytest.raises(MemoryError):
+        find_resume_point(str(trained))
+    assert isinstance(told[0], MemoryError)
+    assert not list(trained.glob("*.damaged"))
+
+
 def test_best_checkpoints_are_not_resumed_from(tmp_path):
     model = torch.nn.Linear(1, 1)
     SafeCheckpointer(model, str(tmp_path)).save("model_0000001")
