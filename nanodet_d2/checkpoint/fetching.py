@@ -48,6 +48,14 @@ def local_path(source: str) -> str:
     return path
 
 
+def suffix_of(source: str) -> str:
+    """The end of the name of a path's or a URL's file, such as ".pth", without a checksum."""
+    place = str(source).partition(_MARK)[0]
+    if urlsplit(place).scheme in _SCHEMES:
+        place = urlsplit(place).path
+    return PurePosixPath(place).suffix
+
+
 def sha256(path: str) -> str:
     """Of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()

@@ -6,7 +6,8 @@ A split is one of these, and ``images``, the folder of its images:
 - ``voc``: a folder of Pascal VOC's XML files,
 - ``yolo``: a folder of YOLO's text files, whose class names ``data.classes`` lists,
 
-or else ``name``, a data set that is registered in detectron2.
+or else ``name``, a data set that is registered in detectron2; ``imports`` lists the modules whose
+code registers it, for the section as a whole.
 
 ``allow_outside`` lets the files name images outside that folder.
 """
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -40,6 +42,24 @@ def num_classes(data: Mapping[str, Any]) -> int:
     return len(class_names(data))
 
 
+def import_user_code(data: Mapping[str, Any] | None) -> None:
+    """Import the modules of ``data.imports``: code that registers data sets, or what it likes.
+
+    Raises:
+        ValueError: if one cannot be imported.
+    """
+    for name in (data or {}).get("imports") or ():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # it is anybody's code
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"data.imports: {name} cannot be imported ({reason}). It is looked for among the "
+                "installed packages and in the folders of PYTHONPATH, e.g. with PYTHONPATH=. in "
+                "front of the command"
+            ) from error
+
+
 def class_names(data: Mapping[str, Any]) -> list[str]:
     """Classes in the model's order.
 
@@ -53,6 +73,18 @@ def class_names(data: Mapping[str, Any]) -> list[str]:
         if source is not None:
             return list(_categories(source).values())
     return _registered_classes(data["train"]["name"])
+
+
+def names_for_model(data: Mapping[str, Any] | None, count: int) -> list[str]:
+    """Names of a model's so many classes: numbers, if ``data`` tells none, or not as many.
+
+    So it is where ``model.head.num_classes`` was set by hand.
+    """
+    names: list[str] = []
+    if data is not None:
+        with suppress(ValueError):
+            names = class_names(data)
+    return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 
 def split_name(data: Mapping[str, Any], split: str) -> str:

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def job_of(args: argparse.Namespace) -> Job:
     return Job(
-        config_file=args.config_file,
+        config_file=args.config_file or args.checkpoint,
         checkpoint=args.checkpoint,
         formats=tuple(dict.fromkeys(args.format)),
         output=args.output,
@@ -51,7 +51,7 @@ def job_of(args: argparse.Namespace) -> Job:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m nanodet_d2.export", description=__doc__)
     add = parser.add_argument
-    add("--config-file", required=True, help="lazy config")
+    add("--config-file", help="config; a checkpoint that nanodet_d2 trained knows its own")
     add("--checkpoint", required=True, help="path or URL; its averaged weights are preferred")
     add("--format", nargs="+", required=True, help=", ".join(SUFFIXES))
     add("--output", type=Path, default=Path("output/export"), help="folder to write")

@@ -10,22 +10,21 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from importlib import metadata as packages
-from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.checkpoint.fetching import local_path, sha256
-from nanodet_d2.config import apply_overrides
-from nanodet_d2.data.splits import class_names
+from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.head import clip_boxes
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
+from nanodet_d2.resolve import resolve
 
 from .metadata import ExportMetadata, InputDescription
 
@@ -45,37 +44,39 @@ class LoadedModel:
 
 
 def load_model(
-    config_file: str,
-    checkpoint: str,
+    source: str,
+    checkpoint: str | None = None,
     *,
     input_size: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> LoadedModel:
-    """Build a lazy config's model and load a checkpoint that fits it as a whole.
+    """Build a model and load a checkpoint that fits it as a whole.
 
     Args:
-        checkpoint: path or URL of any file that ``load_weights`` knows.
+        source: what ``nanodet_d2.resolve.resolve`` knows: a config, the ``config.yaml`` that a
+            training wrote, or a checkpoint that a training wrote, which needs nothing else.
+        checkpoint: path or URL of any file that ``load_weights`` knows; the source's own if None.
         input_size: (height, width) in place of the config's.
         overrides: ``key=value`` of the config.
+        trust: let a checkpoint name any code to build its model with.
 
     Raises:
         FileNotFoundError: if a file is not there.
-        ValueError: for a checkpoint that does not fit, or an input that cannot be exported.
+        ValueError: for a source that is refused, a checkpoint that does not fit, or an input that
+            cannot be exported.
     """
-    if not Path(config_file).is_file():
-        raise FileNotFoundError(f"config {config_file} not found")
-    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    resolved = resolve(source, overrides, trust=trust)
+    checkpoint = checkpoint or resolved.weights()
+    cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    names = class_names(cfg.data)
     model = instantiate(_without_download(cfg.model)).eval()
     load_weights(model, checkpoint, require_all=True)
     height, width = _check_size(input_size or cfg.data.input_size, model.size_divisibility)
-    if len(names) != model.head.num_classes:
-        names = [f"class {i}" for i in range(model.head.num_classes)]  # set by hand
     metadata = ExportMetadata(
-        name=Path(config_file).stem,
+        name=resolved.name,
         kind="raw",
-        class_names=tuple(names),
+        class_names=tuple(names_for_model(cfg.data, model.head.num_classes)),
         strides=tuple(model.head.strides),
         reg_max=model.head.reg_max,
         input=InputDescription(
@@ -154,7 +155,8 @@ def versions() -> dict[str, str]:
 
 
 def _refuse_other_resize(cfg: DictConfig) -> None:
-    for augmentation in cfg.dataloader.test.mapper.augmentations:
+    augmentations = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations")
+    for augmentation in augmentations or ():
         if augmentation.get("keep_ratio"):
             raise ValueError(
                 "the config evaluates with keep_ratio=True; allowed for an export: False "
