@@ -22,7 +22,7 @@ from nanodet_d2.checkpoint.config_text import config_from_json
 from nanodet_d2.checkpoint.fetching import suffix_of
 from nanodet_d2.checkpoint.targets import UntrustedTarget, require_parts
 from nanodet_d2.config import apply_overrides
-from nanodet_d2.data.splits import import_user_code
+from nanodet_d2.data.registered import import_user_code
 
 logger = logging.getLogger(__name__)
 

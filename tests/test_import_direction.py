@@ -17,7 +17,7 @@ ALLOWED = {
     "engine": {"checkpoint", "compat", "config", "data", "layers"},
     "config.py": set(),
     "compat.py": set(),
-    "doctor": {"config", "data"},
+    "doctor": {"data", "resolve"},
     "env.py": {"compat", "modeling"},
     "get_detectron2.py": set(),
     "visualization.py": set(),

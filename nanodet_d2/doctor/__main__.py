@@ -20,14 +20,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-from nanodet_d2.config import apply_overrides
 from nanodet_d2.data.files import Problems
 from nanodet_d2.data.formats import VOC, YOLO, looks_like
 from nanodet_d2.data.images import MAX_PIXELS, check_max_pixels
 from nanodet_d2.data.splits import split_content
+from nanodet_d2.resolve import resolve
 
 from .annotations import STRIDES, Split, examine_annotations
 from .images import examine_images, examine_pair
@@ -45,6 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--val", help="the data set of the evaluation, checked against the first")
     parser.add_argument("--val-images", help="folder of its images; as --images if not given")
     parser.add_argument("--classes", help="names in the model's order, as in cat,dog")
+    parser.add_argument("--imports", help="modules whose code registers DATASET, as in my.sets,x")
     parser.add_argument("--config-file", help="a lazy config with a data section")
     parser.add_argument("--input-size", help="height,width of the network; 416,416 or the config's")
     parser.add_argument("--strides", default=",".join(map(str, STRIDES)), help="of its levels")
@@ -56,7 +56,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.config_file and len(args.dataset) != 1:
         parser.error("give one DATASET, or --config-file")
-    if args.config_file and (args.images or args.val or args.val_images or args.classes):
+    given = (args.images, args.val, args.val_images, args.classes, args.imports)
+    if args.config_file and any(given):
         parser.error("with --config-file, data is given by overrides: data.train.json=…")
     if args.config_file and args.max_pixels is not None:
         parser.error("with --config-file: dataloader.train.mapper.max_pixels=…")
@@ -97,6 +98,7 @@ def data_section(args: argparse.Namespace) -> dict[str, Any]:
     if args.val:
         data["val"] = _split(args.val, args.val_images or args.images)
     data["classes"] = args.classes.split(",") if args.classes else None
+    data["imports"] = args.imports.split(",") if args.imports else []
     data["allow_outside"] = args.allow_outside
     return data
 
@@ -122,7 +124,7 @@ def examine(args: argparse.Namespace) -> tuple[dict[str, Split], Problems, list[
     """The splits, and problems and notes of them together."""
     cfg = None
     if args.config_file:
-        cfg = apply_overrides(LazyConfig.load(args.config_file), args.dataset)
+        cfg = resolve(args.config_file, args.dataset).cfg
     data = data_section(args) if cfg is None else cfg.data
     limits = pixel_limits(args, cfg)
     size = args.input_size or data.get("input_size") or [416, 416]

@@ -13,6 +13,7 @@ from torch import nn
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import Card
 from nanodet_d2.checkpoint.config_text import config_to_json
+from nanodet_d2.data.registered import import_user_code
 from nanodet_d2.data.splits import names_for_model
 
 
@@ -22,6 +23,7 @@ def uses_gpu(cfg: DictConfig) -> bool:
 
 def build_model(cfg: DictConfig) -> nn.Module:
     """The config's model on its device, in its memory layout."""
+    import_user_code(cfg.get("data"))  # its parts, or the loaders', may come from there
     model = instantiate(cfg.model).to(cfg.train.device)
     if cfg.train.channels_last:  # convolutions take the layout of their weights
         model = model.to(memory_format=torch.channels_last)

@@ -9,9 +9,8 @@ train_net.py --config-file … --eval-only train.init_checkpoint=weights.pth [ke
 import argparse
 
 # First, because it lets an old detectron2 import beside a new Pillow.
-from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys  # isort: skip
+from nanodet_d2.config import refuse_unknown_train_keys  # isort: skip
 
-from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -24,10 +23,12 @@ from nanodet_d2.engine import (
     scale_to_batch_size,
     train,
 )
+from nanodet_d2.resolve import resolve
 
 
 def main(args: argparse.Namespace) -> dict:
-    cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    source = resolve(args.config_file, args.opts)
+    cfg, args.config_file = source.cfg, source.config_file or ""  # what detectron2 logs
     refuse_unknown_train_keys(cfg)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
     if not args.eval_only:
