@@ -22,7 +22,10 @@ import torch
 
 import nanodet_d2
 
-if not nanodet_d2.WITHOUT_DETECTRON2:
+from .importing import missing_sentence
+
+MISSING = missing_sentence()
+if not MISSING:
     from detectron2.structures import Boxes, Instances
 
     from .compat import has_compiled_op
@@ -91,8 +94,8 @@ def facts() -> dict[str, str]:
         **{packages[0]: version(module, packages) for module, packages in REQUIRED.items()},
         **{f"{packages[0]} (optional)": version(m, packages) for m, packages in OPTIONAL.items()},
     }
-    if nanodet_d2.WITHOUT_DETECTRON2:
-        return {**found, "detectron2": f"not installed: {nanodet_d2.WITHOUT_DETECTRON2}"}
+    if MISSING:
+        return {**found, "detectron2": f"not installed: {MISSING}"}
     return {**found, "detectron2's operators": detectron2_flavour()}
 
 
@@ -154,7 +157,7 @@ def _require(condition: bool, otherwise: str) -> None:
 def main() -> int:
     for name, value in facts().items():
         print(f"{name:32} {value}")
-    if nanodet_d2.WITHOUT_DETECTRON2:
+    if MISSING:
         print(f"{'self-check':32} not run")
         return 1
     began = time.perf_counter()

@@ -25,10 +25,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 
+from nanodet_d2.runtime.images import ImageError
+
 from .coco import categories_by_id, read_coco_json, to_records
 from .coco_schema import is_evaluable
 from .files import Problems
-from .images import ImageError, image_size
+from .images import image_size
 from .voc import read_voc
 from .yolo import read_yolo
 

@@ -26,8 +26,8 @@ from omegaconf import OmegaConf
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data.files import Problems
 from nanodet_d2.data.formats import VOC, YOLO, looks_like
-from nanodet_d2.data.images import MAX_PIXELS, check_max_pixels
 from nanodet_d2.data.splits import split_content
+from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 
 from .annotations import STRIDES, Split, examine_annotations
 from .images import examine_images, examine_pair

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.structures import Instances
-
+from .detections import Detections
 from .sources import Frame
 
 
@@ -37,7 +36,7 @@ class Results:
         self._file = open(self.lines, "wb", buffering=0)
         self._size = self.pictures = self.detections = 0
 
-    def add(self, frame: Frame, found: Instances) -> None:
+    def add(self, frame: Frame, found: Detections) -> None:
         """Append the detections of a frame.
 
         Raises:
@@ -46,9 +45,8 @@ class Results:
         height, width = frame.image.shape[:2]
         picture: dict[str, Any] = {"file_name": frame.name}
         picture.update({} if frame.number is None else {"frame": frame.number})
-        boxes = found.pred_boxes.tensor.tolist()
         detections = []
-        rows = zip(boxes, found.scores.tolist(), found.pred_classes.tolist())
+        rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
         for (x0, y0, x1, y1), score, label in rows:
             box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
             detections.append(

@@ -1,15 +1,13 @@
-"""The command; see the package."""
+"""Detecting in the frames of sources, drawing, and writing what was found."""
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import itertools
 import logging
 import signal
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,22 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.structures import Instances
-from detectron2.utils.logger import setup_logger
-from tqdm import tqdm
 
-from nanodet_d2 import demo
-from nanodet_d2.data.images import MAX_PIXELS, check_max_pixels
-from nanodet_d2.predictor import MODEL_HELP, Detector
-from nanodet_d2.visualization import draw_boxes
-
+from .detections import Detections
+from .detector import Detector
+from .draw import draw_detections
+from .progress import progress
 from .results import Results
-from .sources import Frame, Source, open_inputs
+from .sources import Frame, Source
 
 RECENT = 200  # calls that the rate is of
 MAX_FAILURES = 20  # frames in a row, after which a source is given up
 MAX_NAMED = 5  # failed frames of a source that are told one by one
-logger = logging.getLogger("nanodet_d2.demo")
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -62,7 +56,7 @@ class TimedDetector:
         self.detector = detector
         self.seconds: collections.deque[float] = collections.deque(maxlen=RECENT)
 
-    def __call__(self, image: np.ndarray) -> Instances:
+    def __call__(self, image: np.ndarray) -> Detections:
         begin = time.perf_counter()
         found = self.detector(image)
         self.seconds.append(time.perf_counter() - begin)
@@ -104,14 +98,15 @@ class Run:
     def use(self, sources: Sequence[Source]) -> None:
         """Use all sources, with a progress bar."""
         limit = self.max_frames
-        totals = [x.total if limit is None or x.total is None else min(x.total, limit)
-                  for x in sources]  # fmt: skip
-        with tqdm(total=None if None in totals else sum(totals), unit="frame") as bar:
+        totals = [
+            x.total if limit is None or x.total is None else min(x.total, limit) for x in sources
+        ]
+        with progress(None if None in totals else sum(totals), unit="frame") as bar:
             for source in sources:
                 if not self.stop.is_set():
                     self._use_one(source, bar)
 
-    def _use_one(self, source: Source, bar: tqdm) -> None:
+    def _use_one(self, source: Source, bar: Any) -> None:
         failed, in_a_row = 0, 0
         try:
             for frame in itertools.islice(source, self.max_frames):
@@ -140,7 +135,7 @@ class Run:
         try:
             found = self.detector(frame.image)
             self.results.add(frame, found)
-            drawn = draw_boxes(frame.image, found, self.detector.detector.class_names)
+            drawn = draw_detections(frame.image, found)
         except Exception as error:
             problem = error
         try:
@@ -161,44 +156,6 @@ def _words(error: Exception) -> str:
     return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns 1, after a line for each, if something was refused, broke off or was left out.
-
-    Ctrl+C ends it at once, SIGTERM after the frame that is being worked on. Both keep what was
-    done, and the video can be played.
-    """
-    args = parse_args(argv)
-    setup_logger(name="nanodet_d2")
-    try:
-        sources = open_inputs(args.input, args.output, max_pixels=check_max_pixels(args.max_pixels))
-        detector = TimedDetector(
-            Detector(
-                args.model,
-                args.weights,
-                num_threads=args.threads,
-                score_thresh=args.threshold,
-                metadata=args.metadata,
-            )
-        )
-        results = Results(detector.detector.class_names, args.output)
-    except (ValueError, OSError) as error:
-        logger.error("%s", error)
-        return 1
-    with set_by_sigterm() as stop:
-        run = Run(detector, results, stop=stop, max_frames=args.max_frames)
-        try:
-            run.use(sources)
-        except KeyboardInterrupt:
-            logger.warning("Stopped by Ctrl+C")
-        finally:
-            problems = run.problems + finish(results, detector, args.output)
-        if stop.is_set():
-            logger.warning("Stopped by SIGTERM")
-    for problem in problems:
-        logger.error("%s", problem)
-    return int(bool(problems))
-
-
 def finish(results: Results, detector: TimedDetector, output: Path) -> list[str]:
     """Write the COCO file and the summary; returns what was wrong."""
     problems = []
@@ -214,22 +171,3 @@ def finish(results: Results, detector: TimedDetector, output: Path) -> list[str]
         output,
     )
     return problems
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m nanodet_d2.demo", description=demo.__doc__)
-    add = parser.add_argument
-    add("model", type=Path, help=MODEL_HELP)
-    add("--weights", help="the config's checkpoint, path or URL")
-    add("--metadata", type=Path, help="json in place of the file's own metadata")
-    add("--input", nargs="+", required=True, help="pictures, folders, videos, a camera's index")
-    add("--output", type=Path, default=Path("output/detections"), help="folder to write")
-    add("--threshold", type=float, default=0.35, help="lowest score of a detection")
-    add("--threads", type=int, help="of the runtime")
-    add("--max-pixels", type=int, default=MAX_PIXELS, help="of a picture; %(default)s")
-    add("--max-frames", type=int, help="of each input, then stop")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,13 +8,32 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from .metadata import ExportMetadata
+from nanodet_d2.runtime.backends.ncnn import Ncnn
+from nanodet_d2.runtime.metadata import ExportMetadata
 
-PACKAGES = ("pnnx", "ncnn")
+from .base import Format
+
+if TYPE_CHECKING:
+    from ..products import Products
+
+
+class NcnnFormat(Format):
+    backend = Ncnn
+    packages = ("pnnx", "ncnn")
+    options = ("fp16",)
+
+    def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
+        return blob_names(strides)
+
+    def write(
+        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+    ) -> None:
+        export_ncnn(products.network("split"), path, metadata, fp16=fp16)
 
 
 def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:

@@ -11,9 +11,8 @@ from typing import Union
 import cv2
 import numpy as np
 
-from nanodet_d2.data.files import IMAGE_SUFFIXES, list_images
-from nanodet_d2.data.images import MAX_PIXELS
-from nanodet_d2.predictor import load_image
+from .files import IMAGE_SUFFIXES, list_images
+from .images import MAX_PIXELS, load_image
 
 DEFAULT_FPS = 25.0  # of what does not tell its own
 # A container tells about how many frames it has; with fewer than this share of them it broke off.

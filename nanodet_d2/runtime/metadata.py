@@ -1,4 +1,4 @@
-"""What an exported file says about itself, and the names of exported files.
+"""What an exported file says about itself.
 
 The same json lies inside the file, where its format can hold it, and beside it.
 """
@@ -16,14 +16,6 @@ from .checks import check_fields
 FORMAT_VERSION = 1
 METADATA_KEY = "nanodet_d2"  # the entry inside a file
 KINDS = ("raw", "decoded", "end2end")
-# What Detector takes the path of, by the end of its name.
-SUFFIXES = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "ncnn": ".ncnn.param",
-    "torchscript": ".torchscript.pt",
-}
-OTHER_NCNN = ".param"  # as others name them, e.g. the reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +25,12 @@ class InputDescription:
     Attributes:
         name: of the input tensor.
         height, width: pixels; with ``dynamic`` those the model is meant for.
-        dynamic: whether batch, height and width are free (multiples of the largest stride).
+        dynamic: whether batch, height and width are free.
         channel_order: "BGR" or "RGB", of the normalised tensor.
         mean, std: per channel in that order, of values in [0, 255].
         resize: "stretch" to (height, width), pixels addressed by their index: output pixel i is
             input pixel i * input size / output size, bilinear, rounded to uint8.
+        size_divisor: what height and width are multiples of, where they are free.
     """
 
     name: str
@@ -48,6 +41,23 @@ class InputDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: str = "stretch"
+    size_divisor: int = 1
+
+    def resized(self, size: Sequence[int], source: str) -> InputDescription:
+        """The same for another (height, width); ``source`` is named in errors.
+
+        Raises:
+            ValueError: if the file does not take it.
+        """
+        if tuple(size) == (self.height, self.width):
+            return self
+        if not self.dynamic:
+            raise ValueError(
+                f"{source} takes an input of {self.height} x {self.width} only, found input_size "
+                f"{list(size)}; export it with --dynamic"
+            )
+        check_size(size, self.size_divisor)
+        return dataclasses.replace(self, height=int(size[0]), width=int(size[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,55 +122,26 @@ class ExportMetadata:
         return cls(**fields)
 
 
+def check_size(size: Sequence[int], divisor: int) -> None:
+    """Raise ``ValueError`` for an input that is no (height, width) of multiples of ``divisor``."""
+    if len(size) != 2 or any(x < divisor or x % divisor for x in size):
+        raise ValueError(
+            f"input size {list(size)}; allowed: height and width, multiples of {divisor}"
+        )
+
+
 def _pick(cls: type, content: Any, source: str) -> dict[str, Any]:
-    """The fields of a dataclass, lists as tuples."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    missing = [n for n in names if not isinstance(content, dict) or n not in content]
+    """The fields of a dataclass, lists as tuples; those of later versions may be absent."""
+    fields = dataclasses.fields(cls)
+    content = content if isinstance(content, dict) else {}
+    missing = [x.name for x in fields if x.name not in content and x.default is dataclasses.MISSING]
     if missing:
         raise ValueError(f"metadata of {source} lacks {', '.join(missing)}")
-    values = {name: content[name] for name in names}
+    values = {x.name: content.get(x.name, x.default) for x in fields}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def format_of(path: str | Path) -> str:
-    """The format of a file's name.
-
-    Raises:
-        ValueError: for another name; the message lists the known ones.
-    """
-    for name, suffix in SUFFIXES.items():
-        if str(path).endswith(suffix):
-            return name
-    if str(path).endswith(OTHER_NCNN):
-        return "ncnn"
-    raise ValueError(f"{path} is no exported file; known names: *{', *'.join(SUFFIXES.values())}")
-
-
-def export_path(
-    folder: Path, name: str, format: str, *, kind: str = "raw", variant: str = ""
-) -> Path:
-    """``<name>[_<kind> unless raw][_<variant>]<suffix of the format>`` in a folder."""
-    stem = "_".join(x for x in (name, "" if kind == "raw" else kind, variant) if x)
-    return Path(folder) / (stem + SUFFIXES[format])
-
-
-def metadata_path(path: str | Path) -> Path:
-    """The json beside an exported file: ``model.onnx`` has ``model.onnx.json``, ``model.xml``
-    ``model.openvino.json``, ``model.ncnn.param`` ``model.ncnn.json``, and so on."""
-    format = format_of(path)
-    stem = str(path).removesuffix(SUFFIXES[format]).removesuffix(OTHER_NCNN)
-    return Path(f"{stem}.{format}.json")
-
-
-def files_of(path: str | Path) -> list[Path]:
-    """All files of a model: the one that ``Detector`` takes, that of its weights, the json."""
-    path = Path(path)
-    weights = {"openvino": [".xml"], "ncnn": [".param"]}.get(format_of(path), [])
-    bins = [Path(str(path)[: -len(suffix)] + ".bin") for suffix in weights]
-    return [path, *bins, metadata_path(path)]
-
-
-def read_metadata(path: str | Path, embedded: str | None = None) -> ExportMetadata:
+def read_metadata(path: str | Path, embedded: str | None, beside: Path) -> ExportMetadata:
     """Metadata of an exported file: what is inside it, else the json beside it.
 
     Raises:
@@ -168,11 +149,10 @@ def read_metadata(path: str | Path, embedded: str | None = None) -> ExportMetada
     """
     if embedded:
         return ExportMetadata.from_json(embedded, str(path))
-    beside = metadata_path(path)
     if not beside.is_file():
-        fields: Sequence[str] = [f.name for f in dataclasses.fields(ExportMetadata)]
+        fields = [f.name for f in dataclasses.fields(ExportMetadata)]
         raise ValueError(
             f"{path} has no metadata, neither inside nor in {beside.name} beside it. Export it with"
-            f" python -m nanodet_d2.export, or give a json with {', '.join(fields)}"
+            f" nanodet-d2 export, or give a json with {', '.join(fields)}"
         )
     return ExportMetadata.from_json(beside.read_text(encoding="utf-8"), str(beside))

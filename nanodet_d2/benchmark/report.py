@@ -19,7 +19,7 @@ MARKERS = "osD^v<>pXP*hd8"
 def table(models: Sequence[Model]) -> str:
     """A Markdown table, the fastest first."""
     counts = list(models[0].facts.get("latency", {}))
-    header = ["file", "backend", "kind", "MB", "AP"]
+    header = ["file", "backend", "kind", "MB", "AP", "detections"]
     for count in counts:
         word = "thread" if count == "1" else "threads"
         header += [f"{count} {word}: network, ms (p90)", "image to boxes, ms (p90)", "images/s"]
@@ -27,7 +27,14 @@ def table(models: Sequence[Model]) -> str:
     for model in sorted(models, key=lambda x: _total_ms(x)):
         x = model.facts
         ap = f"{x['AP']:.2f}" if "AP" in x else "–"
-        row = [x["file"], x["backend"], x["kind"], f"{x['bytes'] / 1e6:.2f}", ap]
+        row = [
+            x["file"],
+            x["backend"],
+            x["kind"],
+            f"{x['bytes'] / 1e6:.2f}",
+            ap,
+            str(x["detections"]),
+        ]
         for latency in (x["latency"][count] for count in counts):
             parts = (latency[part] for part in ("network", "total"))
             row += [f"{part['median_ms']:.1f} ({part['p90_ms']:.1f})" for part in parts]

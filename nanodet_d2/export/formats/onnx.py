@@ -8,17 +8,34 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .metadata import METADATA_KEY, ExportMetadata
+from nanodet_d2.runtime.backends.onnx import OnnxRuntime
+from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-PACKAGES = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
+from .base import Format
+
+if TYPE_CHECKING:
+    from ..products import Products
+
 OPSET = 18  # the lowest that torch's exporter writes by itself
 DATA = "data"  # the network's input
 EXAMPLE_BATCH = 2  # of a dynamic export: torch takes a size of 1 for a constant
+
+
+class Onnx(Format):
+    backend = OnnxRuntime
+    packages = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
+    quantizers = ("onnxruntime",)
+    options = ("kind decoded", "kind end2end", "dynamic", "int8")
+
+    def write(
+        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+    ) -> None:
+        save_onnx(products.onnx(metadata, int8=int8), path, metadata)
 
 
 def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]) -> Any:

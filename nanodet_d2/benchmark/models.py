@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nanodet_d2.export.metadata import files_of
 from nanodet_d2.predictor import Detector
+from nanodet_d2.runtime.backends import backend_of, backends
 
-MODEL_SUFFIXES = (".onnx", ".xml", ".param", ".pt")
-logger = logging.getLogger("nanodet_d2.benchmark_runtimes")
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -34,7 +33,9 @@ class Model:
         """Bytes of the model and its weights."""
         if self.weights is not None:
             return Path(self.weights).stat().st_size if Path(self.weights).is_file() else 0
-        return sum(x.stat().st_size for x in files_of(self.path)[:-1])  # the last is the json
+        return sum(
+            x.stat().st_size for x in backend_of(self.path).files(self.path)[:-1]
+        )  # the last is the json
 
 
 def find_models(folder: Path) -> list[Model]:
@@ -43,9 +44,12 @@ def find_models(folder: Path) -> list[Model]:
     Raises:
         ValueError: if there is none, or no such folder.
     """
-    found = sorted(x for x in folder.glob("*") if x.suffix in MODEL_SUFFIXES)
+    found = sorted(
+        path for path in folder.glob("*") if any(x.stem(path) for x in backends().values())
+    )
     if not found:
-        raise ValueError(f"no exported files in {folder}; looked for {', '.join(MODEL_SUFFIXES)}")
+        known = ", ".join(x.suffix for x in backends().values())
+        raise ValueError(f"no exported files in {folder}; looked for {known}")
     return [Model(path.name, path) for path in found]
 
 
@@ -69,7 +73,7 @@ def usable(
     for model in models:
         try:
             detector = model.open(None)
-            detector(image)
+            found = len(detector(image))
         except Exception as error:  # every runtime has its own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             logger.error("Left out: %s: %s", model.name, reason)
@@ -77,6 +81,7 @@ def usable(
             continue
         x = detector.metadata
         model.facts = {"file": model.name, "backend": detector.backend, "kind": x.kind,
-                       "input": [x.input.height, x.input.width], "bytes": model.size()}  # fmt: skip
+                       "input": [x.input.height, x.input.width], "bytes": model.size(),
+                       "detections": found}  # fmt: skip
         kept.append(model)
     return kept

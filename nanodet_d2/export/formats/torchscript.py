@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from .metadata import METADATA_KEY, ExportMetadata
+from nanodet_d2.runtime.backends.torchscript import TorchScript
+from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-PACKAGES = ()
+from .base import Format
+
+if TYPE_CHECKING:
+    from ..products import Products
+
+
+class TorchScriptFormat(Format):
+    backend = TorchScript
+    options = ("kind decoded", "dynamic")
+
+    def write(
+        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+    ) -> None:
+        export_torchscript(products.network(metadata.kind), path, metadata)
 
 
 def export_torchscript(network: nn.Module, path: Path, metadata: ExportMetadata) -> None:

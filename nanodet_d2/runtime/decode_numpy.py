@@ -8,8 +8,10 @@ It needs four facts, all of them in the json beside an exported file: ``strides`
 2. A row of the raw output has C class scores in [0, 1], then 4 x (reg_max + 1) logits: of the
    distances to the left, top, right and lower side. A distance is the mean of 0…reg_max, weighted
    by the softmax of its logits, times the stride (Li et al. 2020, "Generalized Focal Loss").
-3. Every (prior, class) pair whose score is above the threshold is a candidate. Best first, each
-   that overlaps no better one *of its class* by more than the IoU threshold is a detection.
+3. Every (prior, class) pair whose score is above the threshold is a candidate. Best first, of equal
+   ones the first in order of priors and classes, each is kept that overlaps no better *kept* one of
+   its class by more than the IoU threshold. It ends when as many are kept as are wanted. An empty
+   box overlaps nothing; it counts among those, and is no detection.
 4. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
    image, which was stretched.
 
@@ -59,15 +61,21 @@ def select(scores, boxes, score_threshold, nms_threshold, max_detections):
     scores = scores[priors, classes]
     order = np.argsort(-scores, kind="stable")
     scores, boxes, classes = scores[order], boxes[priors[order]], classes[order]
+    kept = suppress(boxes, classes, nms_threshold, max_detections)
+    return boxes[kept], scores[kept], classes[kept]
+
+
+def suppress(boxes, classes, nms_threshold, max_detections):
+    """Indices of what NMS keeps of boxes (K, 4) with classes (K,), which come best first."""
     kept = []
-    left = np.arange(len(scores))
+    left = np.arange(len(boxes))
     while len(left) and len(kept) < max_detections:
         best, left = left[0], left[1:]
         kept.append(best)
         rival = classes[left] == classes[best]
         rival[rival] = iou_with(boxes[best], boxes[left[rival]]) > nms_threshold
         left = left[~rival]
-    return boxes[kept], scores[kept], classes[kept]
+    return kept
 
 
 def detect(raw, strides, reg_max, height, width, score_threshold, nms_threshold, max_detections):

@@ -25,7 +25,7 @@ from .models import Model
 # while, fall asleep. The first call of a block is not counted: it warms the caches.
 PAUSE = 0.05
 BLOCK = 6
-logger = logging.getLogger("nanodet_d2.benchmark_runtimes")
+logger = logging.getLogger(__name__)
 
 
 def measure_all(

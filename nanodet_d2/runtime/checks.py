@@ -25,6 +25,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_detections": (lambda x: x >= 1, "1 or more"),
     "height": (lambda x: x >= 1, "1 or more"),
     "width": (lambda x: x >= 1, "1 or more"),
+    "size_divisor": (lambda x: x >= 1, "1 or more"),
     "channel_order": (lambda x: x in CHANNEL_ORDERS, " or ".join(CHANNEL_ORDERS)),
     "mean": (lambda x: len(x) == 3, "three numbers"),
     "std": (lambda x: len(x) == 3 and min(x) > 0, "three numbers above 0"),
