@@ -72,7 +72,12 @@ def detectron2_flavour() -> str:
 
 def devices() -> str:
     """The devices, in words."""
-    found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
+    found = [f"CPU, {os.cpu_count()} cores"]
+    if importlib.util.find_spec("torch") is None:
+        return found[0]
+    import torch
+
+    found[0] += f", {torch.get_num_threads()} threads"
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         found.append(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
