@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from tqdm import tqdm
-
 from nanodet_d2.benchmark_runtimes import __main__ as command
 from nanodet_d2.benchmark_runtimes import measure as measuring
 from nanodet_d2.benchmark_runtimes.models import Model
 from nanodet_d2.benchmark_runtimes.report import plot, table
+from tqdm import tqdm
+
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.export.writer import Job, export
 

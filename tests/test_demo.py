@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from nanodet_d2.demo import __main__ as demo
+from nanodet_d2.visualization import draw_boxes
 from pycocotools.coco import COCO
 
-from nanodet_d2.demo import __main__ as demo
-from nanodet_d2.demo import sources
-from nanodet_d2.demo.results import Results
 from nanodet_d2.predictor import Detector
-from nanodet_d2.visualization import draw_boxes
+from nanodet_d2.runtime import sources
+from nanodet_d2.runtime.results import Results
 
 HEIGHT, WIDTH = 48, 64
 

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from nanodet_d2.export.metadata import InputDescription, metadata_path
+from nanodet_d2.export.runtimes import open_model, torch_threads
+from nanodet_d2.export.torchscript import export_torchscript
 
 from nanodet_d2.data.shapes import CLASS_NAMES, draw_picture
 from nanodet_d2.export.evaluate import main as evaluate_main
 from nanodet_d2.export.evaluate import parse_args as evaluate_arguments
-from nanodet_d2.export.metadata import InputDescription, metadata_path
 from nanodet_d2.export.network import load_model, network
-from nanodet_d2.export.runtimes import open_model, torch_threads
-from nanodet_d2.export.torchscript import export_torchscript
 from nanodet_d2.export.verify import FP32, Reference, verify
 from nanodet_d2.predictor import Detector, normalize, stretch
 

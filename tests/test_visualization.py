@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from detectron2.data import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
-
 from nanodet_d2.visualization import draw_annotations, draw_detections
 
 

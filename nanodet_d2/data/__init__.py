@@ -1,8 +1,9 @@
 """Data sets, augmentation and the mapper between them and the model."""
 
+from nanodet_d2.runtime.images import ImageError
+
 from .cache import ImageCache
 from .color import RandomColor
-from .images import ImageError
 from .loader import build_train_loader
 from .mapper import DetectionMapper
 from .mixing import CopyPaste, MixUp, Mosaic

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import ImageError, printable
+from nanodet_d2.runtime.images import ImageError, printable
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .images import ImageError, image_size
+from nanodet_d2.runtime.images import ImageError
+
+from .images import image_size
 from .workers import SHARED_MEMORY
 
 Record = dict[str, Any]

@@ -23,9 +23,10 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from nanodet_d2.runtime.images import ImageError
+
 from .broken import BrokenImages, Replacer
 from .cache import ImageCache
-from .images import ImageError
 from .mixing import Mixer, Size
 from .validation import file_names
 from .workers import workers_of_loader

@@ -12,8 +12,10 @@ import torch
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
+
 from .cache import ImageCache
-from .images import MAX_PIXELS, check_max_pixels, read_image
+from .images import read_image
 
 
 class DetectionMapper:

@@ -11,8 +11,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from nanodet_d2.runtime.images import ImageError
+
 from .files import Problems
-from .images import ImageError, image_size
+from .images import image_size
 
 
 def import_user_code(data: Mapping[str, Any] | None) -> None:

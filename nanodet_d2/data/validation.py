@@ -13,7 +13,9 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .images import ImageError, image_size, printable
+from nanodet_d2.runtime.images import ImageError, printable
+
+from .images import image_size
 from .mapper import DetectionMapper
 from .workers import workers_of_loader
 

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nanodet_d2.runtime.files import relative_files
+
 from .content import Content, box_around
-from .files import Problems, find_images, listed_image_size, relative_files
+from .files import Problems, find_images, listed_image_size
 from .formats import looks_like
 
 

@@ -14,18 +14,16 @@ import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation, Transform
 
+from nanodet_d2.runtime.preprocess import warp
+
 from .checks import require_number, require_range
 
 Range = Sequence[float]
-MAX_SIDE = 32_766  # pixels of an image that OpenCV warps
 MAX_PERSPECTIVE = 0.01  # beyond, images of 200 px are turned inside out
 
 
 class WarpTransform(Transform):
     """Warp by a 3 x 3 matrix on pixel indices, bilinear, black outside.
-
-    Of an image with a side above ``MAX_SIDE`` every second (third, …) row or column is taken, which
-    has no effect on where things are.
 
     Args:
         matrix: (3, 3), from input to output, column vectors (x, y, 1).
@@ -38,20 +36,11 @@ class WarpTransform(Transform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """Warp an image (H, W) or (H, W, C)."""
-        return self._warp(img, cv2.INTER_LINEAR)
+        return warp(img, self.matrix, self.height, self.width)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Warp a label map (H, W) by the nearest pixel."""
-        return self._warp(segmentation, cv2.INTER_NEAREST)
-
-    def _warp(self, image: np.ndarray, flags: int) -> np.ndarray:
-        matrix = self.matrix
-        rows, columns = (-(-side // MAX_SIDE) for side in image.shape[:2])
-        if rows > 1 or columns > 1:
-            image = np.ascontiguousarray(image[::rows, ::columns])
-            # Pixel i of these was pixel i * columns.
-            matrix = matrix @ np.diag([columns, rows, 1.0])
-        return cv2.warpPerspective(image, matrix, (self.width, self.height), flags=flags)
+        return warp(segmentation, self.matrix, self.height, self.width, cv2.INTER_NEAREST)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map points (K, 2)."""

@@ -14,7 +14,8 @@ from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 from nanodet_d2.data.files import Problems
-from nanodet_d2.data.images import MAX_PIXELS, ImageError, read_image
+from nanodet_d2.data.images import read_image
+from nanodet_d2.runtime.images import MAX_PIXELS, ImageError
 
 from .annotations import Split
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import ExportMetadata
 
 # The image, as the evaluation's warp makes it with all its bits: each output pixel is between two
 # rows and two columns; it takes them by a product with their weights. (ONNX's Resize differs by

@@ -25,14 +25,11 @@ from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.head import clip_boxes
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import resolve
-
-from .metadata import ExportMetadata, InputDescription
+from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
 
 VERSIONED = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
 )  # fmt: skip
-OUTPUTS = {"raw": ("output",), "decoded": ("boxes", "scores")}
-END2END_OUTPUTS = ("boxes", "scores", "classes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,8 @@ def load_model(
     _refuse_other_resize(cfg)
     model = instantiate(_without_download(cfg.model)).eval()
     load_weights(model, checkpoint, require_all=True)
-    height, width = _check_size(input_size or cfg.data.input_size, model.size_divisibility)
+    height, width = input_size or cfg.data.input_size
+    check_size((height, width), model.size_divisibility)
     metadata = ExportMetadata(
         name=resolved.name,
         kind="raw",
@@ -87,8 +85,9 @@ def load_model(
             channel_order=getattr(model.backbone, "input_spec", REFERENCE_INPUT)[0],
             mean=tuple(round(float(x), 6) for x in model.pixel_mean.flatten()),
             std=tuple(round(float(x), 6) for x in model.pixel_std.flatten()),
+            size_divisor=model.size_divisibility,
         ),
-        outputs=OUTPUTS["raw"],
+        outputs=("output",),
         score_threshold=model.select["score_thresh"],
         nms_threshold=model.select["nms_thresh"],
         max_detections=model.select["max_detections"],
@@ -173,11 +172,3 @@ def _without_download(node: Any) -> Any:
     node = copy.deepcopy(node)
     OmegaConf.update(node, "backbone.pretrained", False)
     return node
-
-
-def _check_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
-    if len(size) != 2 or any(x < divisor or x % divisor for x in size):
-        raise ValueError(
-            f"input size {list(size)}; allowed: height and width, multiples of {divisor}"
-        )
-    return int(size[0]), int(size[1])

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = {"onnx": ("onnxruntime",), "openvino": ("nncf",)}
 # Of an ONNX file's ranges: weight of a picture in the running mean of smallest and largest
 # activations. The mean over pictures cuts off what is rare.
 AVERAGING = 0.05

@@ -12,10 +12,9 @@ from detectron2.structures import Instances
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.head import clip_boxes, select_detections
 from nanodet_d2.modeling.head.box_coding import grid_priors
-from nanodet_d2.predictor import stretch
-
-from .decode_numpy import select
-from .metadata import ExportMetadata
+from nanodet_d2.runtime.decode_numpy import select
+from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.preprocess import stretch
 
 
 class Reference:

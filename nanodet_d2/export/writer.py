@@ -8,31 +8,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nanodet_d2.data.files import list_images
-from nanodet_d2.predictor import Detector, load_image
+from nanodet_d2.runtime import Detector
+from nanodet_d2.runtime.backends import backend_of
+from nanodet_d2.runtime.files import list_images
+from nanodet_d2.runtime.images import load_image
+from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .builder import WRITER_PACKAGES, Builder, Job
 from .evaluate import evaluate
-from .metadata import SUFFIXES, ExportMetadata, export_path, files_of
-from .network import load_model
-from .quantize import PACKAGES as QUANTIZER_PACKAGES
-from .runtimes import PACKAGES as RUNTIME_PACKAGES
-from .runtimes import require_packages
-from .verify import FP16, FP32, Difference, Mismatch, Reference, drawn_images, verify, verify_int8
+from .job import Job, check_job
+from .network import LoadedModel
+from .products import Products
+from .reference import Reference
+from .verify import FP16, FP32, Difference, Mismatch, drawn_images, verify, verify_int8
 
 logger = logging.getLogger(__name__)
 
-# Which formats hold what, where not all do.
-ALLOWED = {
-    "--kind decoded": ("onnx", "openvino", "torchscript"),
-    "--kind end2end": ("onnx", "openvino"),
-    "--dynamic": ("onnx", "openvino", "torchscript"),
-    "--fp16": ("openvino", "ncnn"),
-    "--int8": ("onnx", "openvino"),
-}
 MAX_GIVEN_IMAGES = 8  # that are verified with
 
 
@@ -46,22 +40,28 @@ class Written:
     note: str
     seconds: float
 
+    @property
+    def size(self) -> int:
+        """Bytes of the model and its weights."""
+        files = backend_of(self.path).files(self.path)
+        return sum(path.stat().st_size for path in files if path.suffix != ".json")
 
-def export(job: Job) -> list[Written]:
-    """Write and verify the files of a job, and log a summary.
+    def facts(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path), "bytes": self.size}
+
+
+def export(loaded: LoadedModel, job: Job) -> list[Written]:
+    """Write and verify the files of a job.
 
     Raises:
         ValueError: if the job cannot be done, before anything is; ``Mismatch`` for a file that
             does not compute what PyTorch does. It is renamed to ``….bad``; the others stay.
+        ImportError: for packages that are not installed.
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
-    logger.info("Loading %s with %s", job.config_file, job.checkpoint)
-    loaded = load_model(
-        job.config_file, job.checkpoint, input_size=job.input_size, overrides=job.overrides
-    )
     calibration = list_images([job.calibration]) if job.calibration else []
-    builder = Builder(loaded.model, loaded.metadata, job, calibration)
+    products = Products(loaded.model, loaded.metadata, job, calibration)
     reference = None
     if job.verify:
         images = verification_images(job, loaded.metadata)
@@ -72,47 +72,13 @@ def export(job: Job) -> list[Written]:
     written, mismatches = [], []
     for format in job.formats:
         try:
-            written.append(_export_one(job, format, builder, reference))
+            written.append(_export_one(job, format, products, reference))
         except Mismatch as error:
             mismatches.append(str(error))
             logger.error("%s", error)
-    if written:
-        logger.info("Summary\n%s", summary(written))
     if mismatches:
         raise Mismatch("; ".join(mismatches))
     return written
-
-
-def check_job(job: Job) -> None:
-    """Refuse what cannot be done before anything is."""
-    unknown = [format for format in job.formats if format not in SUFFIXES]
-    if unknown:
-        raise ValueError(f"unknown format {', '.join(unknown)}; known: {', '.join(SUFFIXES)}")
-    asked = {
-        f"--kind {job.kind}": True,
-        "--dynamic": job.dynamic,
-        "--fp16": job.fp16,
-        "--int8": job.int8,
-    }
-    for option, given in asked.items():
-        wrong = [x for x in job.formats if given and x not in ALLOWED.get(option, job.formats)]
-        if wrong:
-            raise ValueError(
-                f"{option} is not there for {', '.join(wrong)}; "
-                f"allowed: {', '.join(ALLOWED[option])}"
-            )
-    if job.kind == "end2end" and job.dynamic:
-        raise ValueError("--dynamic with --kind end2end; its image is of any size already")
-    if job.int8 and not job.calibration:
-        raise ValueError("--int8 needs --calibration, a folder of pictures like those to come")
-    if bool(job.eval_json) != bool(job.eval_images):
-        raise ValueError("--eval-json and --eval-images go together")
-    packages = [name for format in job.formats for name in WRITER_PACKAGES[format]]
-    if job.int8:
-        packages += [name for format in job.formats for name in QUANTIZER_PACKAGES[format]]
-    if job.verify:
-        packages += [RUNTIME_PACKAGES[format] for format in job.formats]
-    require_packages(dict.fromkeys(packages), "this export")
 
 
 def verification_images(job: Job, metadata: ExportMetadata) -> list[np.ndarray]:
@@ -121,12 +87,11 @@ def verification_images(job: Job, metadata: ExportMetadata) -> list[np.ndarray]:
     return [load_image(path) for path in list_images(job.images)[:MAX_GIVEN_IMAGES]]
 
 
-def _export_one(job: Job, format: str, builder: Builder, reference: Reference | None) -> Written:
+def _export_one(job: Job, format: str, products: Products, reference: Reference | None) -> Written:
     start = time.perf_counter()
-    name = builder.metadata.name
-    path = export_path(job.output, name, format, kind=job.kind, variant=job.variant)
+    path = job.path(products.metadata.name, format)
     logger.info("%s: writing %s", format, path)
-    builder.write(format, path)
+    products.write(format, path)
     differences = None
     if reference is not None:
         logger.info("%s: comparing with PyTorch on %d images", format, len(reference.images))
@@ -140,16 +105,16 @@ def _export_one(job: Job, format: str, builder: Builder, reference: Reference | 
             raise Mismatch(f"{error} (the file was renamed to {bad.name})") from error
     note = ""
     if job.int8 and job.eval_json:
-        note = _average_precisions(job, format, builder, path)
+        note = _average_precisions(job, format, products, path)
     return Written(path, job.kind, differences, note, time.perf_counter() - start)
 
 
-def _average_precisions(job: Job, format: str, builder: Builder, path: Path) -> str:
+def _average_precisions(job: Job, format: str, products: Products, path: Path) -> str:
     """AP of the float and of the quantised file, in words."""
     logger.info("%s: scoring the float and the INT8 file", format)
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / path.name
-        builder.write(format, before, int8=False)
+        products.write(format, before, int8=False)
         ap = [
             evaluate(Detector(x), job.eval_json, job.eval_images)["bbox"]["AP"]
             for x in (before, path)
@@ -161,9 +126,8 @@ def summary(written: Sequence[Written]) -> str:
     """A table of files."""
     rows = [("file", "MB", "kind", "worst difference from PyTorch", "seconds")]
     for x in written:
-        size = sum(path.stat().st_size for path in files_of(x.path) if path.suffix != ".json")
         cells = (x.kind, "; ".join(filter(None, [_worst(x.differences), x.note])))
-        rows.append((x.path.name, f"{size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
+        rows.append((x.path.name, f"{x.size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 

@@ -15,13 +15,13 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
+from nanodet_d2.visualization import contact_sheet, draw_annotations, draw_detections
 
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.data import split_name
 from nanodet_d2.data.images import read_image
 from nanodet_d2.data.synthetic import make_shapes_dataset
-from nanodet_d2.visualization import contact_sheet, draw_annotations, draw_detections
 
 CONFIG = Path(__file__).parent / "configs" / "demo_shapes.py"
 PAIRS = 2  # images in a row of the picture

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
+from nanodet_d2.doctor.__main__ import main
 from PIL import Image
 
 from nanodet_d2.data import DetectionMapper, RandomWarp
-from nanodet_d2.doctor.__main__ import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from broken_files import noise  # noqa: E402

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from small_models import CONFIGS, SMALL, random_state, require
-
 from nanodet_d2.export.builder import WRITER_PACKAGES, Job
 from nanodet_d2.export.runtimes import PACKAGES
+from small_models import CONFIGS, SMALL, random_state, require
 
 
 @pytest.fixture

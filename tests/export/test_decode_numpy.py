@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from nanodet_d2.export import decode_numpy
-from nanodet_d2.export.decode_numpy import decode_boxes, detect, make_priors, select
 from nanodet_d2.modeling.head import Predictions, clip_boxes, select_detections
+from nanodet_d2.runtime import decode_numpy
+from nanodet_d2.runtime.decode_numpy import decode_boxes, detect, make_priors, select
 
 LIMITS = dict(score_threshold=0.05, nms_threshold=0.6, max_detections=100)
 

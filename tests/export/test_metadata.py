@@ -7,8 +7,6 @@ import json
 
 import numpy as np
 import pytest
-
-from nanodet_d2.export.checks import check_outputs
 from nanodet_d2.export.metadata import (
     ExportMetadata,
     InputDescription,
@@ -18,6 +16,8 @@ from nanodet_d2.export.metadata import (
     metadata_path,
     read_metadata,
 )
+
+from nanodet_d2.runtime.checks import check_outputs
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from golden import CASES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from formats import write_voc, write_yolo  # noqa: E402
@@ -45,7 +46,7 @@ def annotations(shared: Path) -> Path:
 @pytest.mark.parametrize("size, ap", [(416, 36.1), (320, 31.1)])
 def test_average_precision(evaluate, shared, size, ap):
     found = evaluate(size, f"data.val.json={annotations(shared)}")
-    golden = json.loads((shared / "golden" / "coco_tiny_val.json").read_text())
+    golden = json.loads((CASES / "coco_tiny_val.json").read_text())
     expected = golden[f"nanodet-plus-m_{size}"]["metrics"]
     assert found["AP"] == pytest.approx(ap, abs=0.1)
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=0.3)

@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from nanodet_d2.export.metadata import InputDescription
 
 from nanodet_d2.data.images import read_image
-from nanodet_d2.export.decode_numpy import detect, make_priors
-from nanodet_d2.export.metadata import InputDescription
 from nanodet_d2.export.writer import Job, export
 from nanodet_d2.predictor import Detector, normalize, stretch
+from nanodet_d2.runtime.decode_numpy import detect, make_priors
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "projects" / "nanodet_plus" / "web"

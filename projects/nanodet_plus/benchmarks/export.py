@@ -18,8 +18,8 @@ from typing import Any
 import common
 import numpy as np
 import torch
-
 from nanodet_d2.export.metadata import SUFFIXES, metadata_path
+
 from nanodet_d2.export.network import RawNetwork, load_model
 from nanodet_d2.predictor import Detector, load_image
 

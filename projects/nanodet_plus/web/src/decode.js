@@ -1,4 +1,4 @@
-// Raw output to detections; the same steps as nanodet_d2/export/decode_numpy.py, which explains
+// Raw output to detections; the same steps as nanodet_d2/runtime/decode_numpy.py, which explains
 // them. Boxes are [x0, y0, x1, y1]. Letters: P priors, C classes, R reg_max.
 
 /** Number of priors of an input. */

@@ -1,0 +1,46 @@
+"""What an export format is: all that the command, its help and its tables know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from nanodet_d2.runtime.backends import Backend
+from nanodet_d2.runtime.metadata import ExportMetadata
+
+if TYPE_CHECKING:
+    from ..products import Products
+
+OUTPUTS = {
+    "raw": ("output",),
+    "decoded": ("boxes", "scores"),
+    "end2end": ("boxes", "scores", "classes"),
+}
+
+
+class Format:
+    """A format; a subclass in a module of this package is found by itself.
+
+    Attributes:
+        backend: what runs its files; it tells the format's name and the suffix.
+        packages: that write it, by the names they are imported by.
+        quantizers: those that write it with ``int8``.
+        options: what it can do beyond raw float32 files, of ``kind decoded``, ``kind end2end``,
+            ``dynamic``, ``fp16`` and ``int8``.
+    """
+
+    backend: ClassVar[type[Backend]]
+    packages: ClassVar[tuple[str, ...]] = ()
+    quantizers: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
+        """Names of the output tensors."""
+        return OUTPUTS[kind]
+
+    def write(
+        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+    ) -> None:
+        """Write a model's file, with its metadata inside where the format can hold it."""
+        raise NotImplementedError

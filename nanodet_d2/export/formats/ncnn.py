@@ -1,0 +1,98 @@
+"""ncnn files, by pnnx."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from nanodet_d2.runtime.backends.ncnn import Ncnn
+from nanodet_d2.runtime.metadata import ExportMetadata
+
+from .base import Format
+
+if TYPE_CHECKING:
+    from ..products import Products
+
+
+class NcnnFormat(Format):
+    backend = Ncnn
+    packages = ("pnnx", "ncnn")
+    options = ("fp16",)
+
+    def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
+        return blob_names(strides)
+
+    def write(
+        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+    ) -> None:
+        export_ncnn(products.network("split"), path, metadata, fp16=fp16)
+
+
+def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
+    """Write a split network with the official model's blob names.
+
+    Args:
+        network: "split" of ``network()``, in evaluation mode.
+        path: of the param file; the weights go to a bin file beside it.
+        fp16: store weights in half precision.
+
+    Raises:
+        ValueError: if pnnx cannot convert the network; the message ends as pnnx's output did.
+    """
+    import pnnx
+
+    x = metadata.input
+    with tempfile.TemporaryDirectory() as folder:
+        traced_path = Path(folder) / "model.pt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(network, torch.zeros(1, 3, x.height, x.width))
+            torch.jit.save(traced, str(traced_path))
+        command = [
+            pnnx.EXEC_PATH,
+            str(traced_path),
+            f"inputshape=[1,3,{x.height},{x.width}]",
+            f"fp16={int(fp16)}",
+        ]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        param, weights = Path(folder) / "model.ncnn.param", Path(folder) / "model.ncnn.bin"
+        if done.returncode or not param.is_file():
+            raise ValueError(f"pnnx failed: {(done.stdout + done.stderr)[-1500:]}")
+        path.write_text(rename_blobs(param.read_text(), [x.name], metadata.outputs))
+        shutil.copyfile(weights, str(path).removesuffix(".param") + ".bin")
+
+
+def blob_names(strides: Sequence[int]) -> tuple[str, ...]:
+    """Output blobs: ``cls8 … cls64 dis8 … dis64`` for strides of 8 to 64.
+
+    Raises:
+        ValueError: if two levels have one stride, and thus one name.
+    """
+    if len(set(strides)) < len(strides):
+        raise ValueError(f"ncnn: the levels have strides {list(strides)}; allowed: each once")
+    return tuple(f"{x}{stride}" for x in ("cls", "dis") for stride in strides)
+
+
+def rename_blobs(param: str, inputs: Sequence[str], outputs: Sequence[str]) -> str:
+    """A param file with other names for pnnx's blobs in0, in1, … and out0, out1, …
+
+    A line of it is: type, name, numbers of inputs and of outputs, their blobs, key=value pairs.
+    """
+    names = {f"in{i}": name for i, name in enumerate(inputs)}
+    names.update({f"out{i}": name for i, name in enumerate(outputs)})
+    magic, counts, *layers = param.splitlines()
+    renamed = []
+    for layer in layers:
+        kind, name, num_in, num_out, *rest = layer.split()
+        blobs = int(num_in) + int(num_out)
+        rest[:blobs] = [names.get(blob, blob) for blob in rest[:blobs]]
+        renamed.append(" ".join([f"{kind:<24}", f"{name:<24}", num_in, num_out, *rest]))
+    return "\n".join([magic, counts, *renamed]) + "\n"

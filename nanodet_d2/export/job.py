@@ -1,0 +1,80 @@
+"""What is wanted of an export, and whether it can be had."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from nanodet_d2.runtime.backends import require_packages
+
+from .formats import find_format, formats
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to export; see the command's help.
+
+    Attributes:
+        formats: names of ``formats()``.
+        output: folder to write.
+        kind: "raw", "decoded" or "end2end".
+        dynamic: batch, height and width are free.
+        calibration: folder of pictures, needed with ``int8``.
+        eval_json, eval_images: a data set to score ``int8`` with, before and after.
+        verify: compare with PyTorch.
+        images: pictures or folders to verify with; drawn ones if empty.
+    """
+
+    formats: tuple[str, ...]
+    output: Path
+    kind: str = "raw"
+    dynamic: bool = False
+    fp16: bool = False
+    int8: bool = False
+    calibration: Path | None = None
+    eval_json: Path | None = None
+    eval_images: Path | None = None
+    verify: bool = True
+    images: tuple[Path, ...] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of ``Format.options`` that are asked for."""
+        asked = {
+            f"kind {self.kind}": self.kind != "raw",
+            "dynamic": self.dynamic,
+            "fp16": self.fp16,
+            "int8": self.int8,
+        }
+        return tuple(name for name, given in asked.items() if given)
+
+    def path(self, name: str, format: str) -> Path:
+        """``<name>[_<kind> unless raw][_<variant>]<suffix>`` in the output folder."""
+        variant = "int8" if self.int8 else "fp16" if self.fp16 else ""
+        stem = "_".join(x for x in (name, "" if self.kind == "raw" else self.kind, variant) if x)
+        return self.output / (stem + find_format(format).backend.suffix)
+
+
+def check_job(job: Job) -> None:
+    """Refuse what cannot be done before anything is.
+
+    Raises:
+        ValueError: for what no format, or not this one, can do.
+        ImportError: for packages that are not installed.
+    """
+    wanted = [find_format(name) for name in job.formats]
+    for option in job.options:
+        wrong = [x.backend.format for x in wanted if option not in x.options]
+        if wrong:
+            able = ", ".join(name for name, x in formats().items() if option in x.options)
+            raise ValueError(f"--{option} is not there for {', '.join(wrong)}; allowed: {able}")
+    if job.kind == "end2end" and job.dynamic:
+        raise ValueError("--dynamic with --kind end2end; its image is of any size already")
+    if job.int8 and not job.calibration:
+        raise ValueError("--int8 needs --calibration, a folder of pictures like those to come")
+    if bool(job.eval_json) != bool(job.eval_images):
+        raise ValueError("--eval-json and --eval-images go together")
+    packages = [name for x in wanted for name in x.packages]
+    packages += [name for x in wanted for name in x.quantizers if job.int8]
+    packages += [x.backend.name for x in wanted if job.verify]
+    require_packages(dict.fromkeys(packages), "this export")

@@ -1,0 +1,90 @@
+"""What the files of a job are made of; what several formats need is made once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from nanodet_d2.modeling import NanoDetPlus
+from nanodet_d2.runtime.images import load_image
+from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.preprocess import normalize, stretch
+
+from .end2end import add_image_and_nms
+from .formats import find_format
+from .formats.base import OUTPUTS
+from .formats.onnx import DATA, network_to_onnx
+from .job import Job
+from .network import network
+from .quantize import quantize_onnx
+
+
+class Products:
+    """A model, and what formats are written from.
+
+    Args:
+        model: in evaluation mode.
+        metadata: of the model.
+        job: what is wanted.
+        calibration: pictures for INT8.
+    """
+
+    def __init__(
+        self,
+        model: NanoDetPlus,
+        metadata: ExportMetadata,
+        job: Job,
+        calibration: Sequence[Path] = (),
+    ):
+        self.model, self.metadata, self.job = model, metadata, job
+        self._calibration = calibration
+        self._onnx_network: Any = None
+
+    def write(self, format: str, path: Path, *, int8: bool | None = None) -> None:
+        """Write the job's file of one format, and the json beside it.
+
+        Args:
+            int8: in place of the job's.
+        """
+        writer, metadata = find_format(format), self.describe(format)
+        int8 = self.job.int8 if int8 is None else int8
+        writer.write(self, path, metadata, fp16=self.job.fp16, int8=int8)
+        beside = writer.backend.metadata_path(path)
+        beside.write_text(metadata.to_json() + "\n", encoding="utf-8")
+
+    def describe(self, format: str) -> ExportMetadata:
+        """Metadata of the job's file of one format."""
+        kind = self.job.kind
+        outputs = find_format(format).outputs(kind, self.metadata.strides)
+        name = "image" if kind == "end2end" else DATA
+        described = dataclasses.replace(self.metadata.input, name=name, dynamic=self.job.dynamic)
+        return dataclasses.replace(self.metadata, kind=kind, outputs=outputs, input=described)
+
+    def network(self, kind: str) -> nn.Module:
+        """The network "raw", "split" or "decoded"."""
+        return network(self.model, kind)
+
+    def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
+        """The ``onnx.ModelProto`` of the job's kind."""
+        end2end = metadata.kind == "end2end"
+        kind = "decoded" if end2end else metadata.kind
+        if self._onnx_network is None:
+            self._onnx_network = network_to_onnx(self.network(kind), metadata, OUTPUTS[kind])
+        model = self._onnx_network
+        if int8:
+            samples = self.samples(dataclasses.replace(metadata, kind=kind))
+            model = quantize_onnx(model, samples, DATA)
+        return add_image_and_nms(model, metadata) if end2end else model
+
+    def samples(self, metadata: ExportMetadata) -> list[np.ndarray]:
+        """The calibration pictures as inputs of a file."""
+        x = metadata.input
+        images = (load_image(path) for path in self._calibration)
+        if metadata.kind == "end2end":
+            return list(images)
+        return [normalize(stretch(image, x.height, x.width), x)[None] for image in images]

@@ -1,0 +1,88 @@
+"""Raw output to detections in NumPy alone: the file to port to a device.
+
+It needs four facts, all of them in the json beside an exported file: ``strides``, ``reg_max``,
+``input.height`` and ``input.width``. The steps:
+
+1. Priors: level by level, finest first, each of ``ceil(H / stride) x ceil(W / stride)`` cells, row
+   by row. The prior of column i and row j lies at pixel ``(i * stride, j * stride)``: no half cell.
+2. A row of the raw output has C class scores in [0, 1], then 4 x (reg_max + 1) logits: of the
+   distances to the left, top, right and lower side. A distance is the mean of 0…reg_max, weighted
+   by the softmax of its logits, times the stride (Li et al. 2020, "Generalized Focal Loss").
+3. Every (prior, class) pair whose score is above the threshold is a candidate. Best first, of equal
+   ones the first in order of priors and classes, each is kept that overlaps no better *kept* one of
+   its class by more than the IoU threshold. It ends when as many are kept as are wanted. An empty
+   box overlaps nothing; it counts among those, and is no detection.
+4. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
+   image, which was stretched.
+
+Letters: P priors, C classes, R reg_max, K detections. Boxes are XYXY.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def make_priors(height, width, strides):
+    """(P, 3) float32 ``[x, y, stride]`` for an input of (height, width) pixels."""
+    levels = []
+    for stride in strides:
+        y, x = np.mgrid[0 : -(-height // stride), 0 : -(-width // stride)] * stride
+        levels.append(np.stack([x.ravel(), y.ravel(), np.full(x.size, stride)], axis=1))
+    return np.concatenate(levels).astype(np.float32)
+
+
+def decode_boxes(box_logits, priors, height, width):
+    """Boxes (P, 4), clipped to the input, of logits (P, 4 * (R + 1)) and priors (P, 3)."""
+    sides = box_logits.reshape(-1, 4, box_logits.shape[1] // 4).astype(np.float32)
+    weights = np.exp(sides - sides.max(axis=2, keepdims=True))
+    bins = np.arange(sides.shape[2], dtype=np.float32)
+    distances = weights @ bins / weights.sum(axis=2) * priors[:, 2:]  # left, top, right, lower
+    upper_left, lower_right = priors[:, :2] - distances[:, :2], priors[:, :2] + distances[:, 2:]
+    corners = np.concatenate([upper_left, lower_right], axis=1)
+    return np.clip(corners, 0, np.array([width, height, width, height], dtype=np.float32))
+
+
+def iou_with(box, boxes):
+    """Intersection over union (K,) of a box (4,) with boxes (K, 4)."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    overlap = sides.clip(min=0).prod(axis=1)
+    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - overlap
+    return overlap / np.maximum(union, 1e-9)
+
+
+def select(scores, boxes, score_threshold, nms_threshold, max_detections):
+    """Class-wise NMS of scores (P, C) and boxes (P, 4).
+
+    Returns:
+        boxes (K, 4), scores (K,) and classes (K,) int64, best first.
+    """
+    priors, classes = np.nonzero(scores > score_threshold)
+    scores = scores[priors, classes]
+    order = np.argsort(-scores, kind="stable")
+    scores, boxes, classes = scores[order], boxes[priors[order]], classes[order]
+    kept = suppress(boxes, classes, nms_threshold, max_detections)
+    return boxes[kept], scores[kept], classes[kept]
+
+
+def suppress(boxes, classes, nms_threshold, max_detections):
+    """Indices of what NMS keeps of boxes (K, 4) with classes (K,), which come best first."""
+    kept = []
+    left = np.arange(len(boxes))
+    while len(left) and len(kept) < max_detections:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        rival = classes[left] == classes[best]
+        rival[rival] = iou_with(boxes[best], boxes[left[rival]]) > nms_threshold
+        left = left[~rival]
+    return kept
+
+
+def detect(raw, strides, reg_max, height, width, score_threshold, nms_threshold, max_detections):
+    """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
+    num_classes = raw.shape[1] - 4 * (reg_max + 1)
+    # Most priors have no candidate, and their boxes need no decoding.
+    some = raw[:, :num_classes].max(axis=1) > score_threshold
+    raw, priors = raw[some], make_priors(height, width, strides)[some]
+    boxes = decode_boxes(raw[:, num_classes:], priors, height, width)
+    return select(raw[:, :num_classes], boxes, score_threshold, nms_threshold, max_detections)

@@ -1,0 +1,89 @@
+"""From an image to the network's input: stretched, then normalised.
+
+Pixels are addressed by their index, with no half-pixel centre; see ``nanodet_d2/data/warp.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import cv2
+import numpy as np
+
+from .metadata import InputDescription
+
+MAX_SIDE = 32_766  # pixels of an image that OpenCV warps
+_STEPS = 32  # OpenCV's positions between two pixels
+_ROWS = 16  # that it warps in one go
+
+
+def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize as the evaluation does, to the same bits.
+
+    The evaluation calls ``cv2.warpPerspective``, half of whose time goes into finding out where
+    each output pixel lies. That depends on the sizes only, and is remembered.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    rows, columns = image.shape[:2]
+    if max(rows, columns) > MAX_SIDE:
+        return warp(image, np.diag([width / columns, height / rows, 1.0]), height, width)
+    where, between = _positions(rows, columns, height, width)
+    return cv2.remap(image, where, between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def warp(
+    image: np.ndarray, matrix: np.ndarray, height: int, width: int, flags: int = cv2.INTER_LINEAR
+) -> np.ndarray:
+    """Warp an image (H, W) or (H, W, C) by a matrix (3, 3) on pixel indices, black outside.
+
+    Of an image with a side above ``MAX_SIDE`` every second (third, …) row or column is taken, which
+    has no effect on where things are.
+    """
+    rows, columns = (-(-side // MAX_SIDE) for side in image.shape[:2])
+    if rows > 1 or columns > 1:
+        image = np.ascontiguousarray(image[::rows, ::columns])
+        matrix = matrix @ np.diag([columns, rows, 1.0])  # pixel i of these was pixel i * columns
+    return cv2.warpPerspective(image, matrix, (width, height), flags=flags)
+
+
+def normalize(image: np.ndarray, description: InputDescription) -> np.ndarray:
+    """An image (H, W, 3) uint8 BGR as the network's input (3, H, W) float32."""
+    planes = cv2.split(image)
+    if description.channel_order == "RGB":
+        planes = planes[::-1]
+    out = np.empty((3, *image.shape[:2]), np.float32)
+    for plane, table, target in zip(planes, _tables(description.mean, description.std), out):
+        cv2.LUT(plane, table, target)  # into place
+    return out
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """(3, 256) float32: the normalised value of each channel's grey levels."""
+    levels = np.arange(256, dtype=np.float32)
+    return np.stack([(levels - m) / s for m, s in zip(np.float32(mean), np.float32(std))])
+
+
+@functools.lru_cache(maxsize=16)
+def _positions(rows: int, columns: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each output pixel lies in the image, as OpenCV keeps it: (H, W, 2) int16 whole pixels
+    and (H, W) uint16 steps of 1/32 between them.
+
+    They are read off OpenCV's own warp of ramps, whose value at a pixel is its index: its roundings
+    of ties cannot be told from the sizes alone. It warps blocks of ``_ROWS`` rows, and the first of
+    them is enough to know all columns.
+    """
+    matrix = np.diag([width / columns, height / rows, 1.0])
+    ramp = np.arange(columns + 1, dtype=np.float32)
+    x = cv2.warpPerspective(np.tile(ramp, (_ROWS + 1, 1)), matrix, (width, _ROWS))[0]
+    ramp = np.arange(rows + 1, dtype=np.float32)
+    y = cv2.warpPerspective(np.tile(ramp[:, None], (1, 2)), matrix, (1, height))[:, 0]
+    x, y = (x * _STEPS).astype(np.int32), (y * _STEPS).astype(np.int32)
+    where = np.empty((height, width, 2), np.int16)
+    where[..., 0], where[..., 1] = x // _STEPS, (y // _STEPS)[:, None]
+    return where, ((y % _STEPS)[:, None] * _STEPS + x % _STEPS).astype(np.uint16)

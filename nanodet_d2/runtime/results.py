@@ -1,0 +1,109 @@
+"""Detections on disk: a line of json for each picture as it comes, and one COCO file at the end."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .detections import Detections
+from .sources import Frame
+
+
+class Results:
+    """``detections.jsonl``, whole after every picture, and ``detections.json`` made of it.
+
+    The latter is a COCO data set; its annotations have scores, so they serve as results, too.
+    Category ids are the model's class indices plus one. Images of a video have ``frame``. Memory
+    does not grow with the number of pictures.
+
+    Attributes:
+        pictures, detections: how many were added.
+
+    Raises:
+        OSError: if the files cannot be written.
+    """
+
+    def __init__(self, class_names: Sequence[str], folder: Path):
+        self.class_names = list(class_names)
+        self.lines, self.path = folder / "detections.jsonl", folder / "detections.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)  # an earlier run's, which would pass for this one's
+        self._file = open(self.lines, "wb", buffering=0)
+        self._size = self.pictures = self.detections = 0
+
+    def add(self, frame: Frame, found: Detections) -> None:
+        """Append the detections of a frame.
+
+        Raises:
+            OSError: if there is no room for all of the line; nothing of it is left then.
+        """
+        height, width = frame.image.shape[:2]
+        picture: dict[str, Any] = {"file_name": frame.name}
+        picture.update({} if frame.number is None else {"frame": frame.number})
+        detections = []
+        rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
+        for (x0, y0, x1, y1), score, label in rows:
+            box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
+            detections.append(
+                {"category_id": label + 1, "category": self.class_names[label], "bbox": box,
+                 "area": round(box[2] * box[3], 2), "score": round(score, 5)}
+            )  # fmt: skip
+        picture.update(width=width, height=height, detections=detections)
+        self._append(json.dumps(picture).encode() + b"\n")
+        self.pictures += 1
+        self.detections += len(detections)
+
+    def _append(self, line: bytes) -> None:
+        written = None
+        try:
+            written = self._file.write(line)
+        finally:
+            if written != len(line):  # a full disk takes a part of it, and says so the next time
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.lines))
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Write the COCO file, under another name first.
+
+        Raises:
+            OSError: if it cannot be written; the lines are still there.
+        """
+        self._file.close()
+        part = self.path.with_suffix(".part")
+        with open(part, "w", encoding="utf-8") as file:
+            names = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
+            file.write(f'{{"categories": {json.dumps(names)}, "images": [')
+            _write_all(file, self._images())
+            file.write('], "annotations": [')
+            _write_all(file, self._annotations())
+            file.write("]}")
+        os.replace(part, self.path)
+
+    def _pictures(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with open(self.lines, encoding="utf-8") as file:
+            yield from enumerate(map(json.loads, file), 1)
+
+    def _images(self) -> Iterator[dict[str, Any]]:
+        for number, picture in self._pictures():
+            del picture["detections"]
+            yield {"id": number, **picture}
+
+    def _annotations(self) -> Iterator[dict[str, Any]]:
+        ids = itertools.count(1)
+        for number, picture in self._pictures():
+            for found in picture["detections"]:
+                del found["category"]
+                yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
+
+
+def _write_all(file: Any, entries: Iterator[dict[str, Any]]) -> None:
+    for i, entry in enumerate(entries):
+        file.write((", " if i else "") + json.dumps(entry))
