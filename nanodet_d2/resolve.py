@@ -21,7 +21,7 @@ from nanodet_d2.checkpoint import read_card
 from nanodet_d2.checkpoint.config_text import config_from_json
 from nanodet_d2.checkpoint.fetching import suffix_of
 from nanodet_d2.checkpoint.targets import UntrustedTarget, require_parts
-from nanodet_d2.config import apply_overrides
+from nanodet_d2.config import apply_overrides, shipped_configs
 from nanodet_d2.data.registered import import_user_code
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,9 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
     """The config that a name stands for; what ``data.imports`` lists is imported.
 
     Args:
-        source: path of a config (``.py``, or the ``config.yaml`` that a training wrote), or path or
-            URL of a checkpoint that a training wrote (``.pth``, ``.safetensors``).
+        source: path of a config (``.py``, or the ``config.yaml`` that a training wrote), name of
+            one that ships with the package, or path or URL of a checkpoint that a training wrote
+            (``.pth``, ``.safetensors``).
         overrides: ``key=value`` of the config. ``data.imports=[…]`` also says that a checkpoint's
             card may name code of these modules.
         trust: let a checkpoint's card name any code, and import what it lists itself.
@@ -84,11 +85,14 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
         )
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"config {source} not found")
-    cfg = apply_overrides(LazyConfig.load(source), overrides)
+        shipped = shipped_configs()
+        if source not in shipped:
+            raise FileNotFoundError(f"config {source} not found")
+        path = shipped[source]
+    cfg = apply_overrides(LazyConfig.load(str(path)), overrides)
     import_user_code(cfg.get("data"))
     name = path.resolve().parent.name if path.name == _WRITTEN else path.stem
-    return ModelSource(cfg, name, config_file=source)
+    return ModelSource(cfg, name, config_file=str(path))
 
 
 def _of_checkpoint(source: str, overrides: Sequence[str], *, trust: bool) -> ModelSource:

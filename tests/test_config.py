@@ -16,8 +16,10 @@ from nanodet_d2.config import (
     get_config,
     partial,
     refuse_unknown_train_keys,
+    shipped_configs,
 )
 from nanodet_d2.modeling import GhostPAN, NanoDetPlusHead, ShuffleNetV2
+from nanodet_d2.resolve import resolve
 
 CONFIGS = [
     "nanodet_plus_m_320",
@@ -112,6 +114,13 @@ def test_shipped_config_by_name():
     assert get_config("common/train.py").train.log_period == 50
     with pytest.raises(ValueError, match="no config 'common/trian.py'; .*common/train.py"):
         get_config("common/trian.py")
+
+
+def test_a_projects_config_by_name(load):
+    cfg = get_config("nanodet_plus/nanodet_plus_m_416.py")
+    assert list(cfg.data.input_size) == list(load("nanodet_plus_m_416").data.input_size)
+    assert {f"nanodet_plus/{name}.py" for name in CONFIGS} <= set(shipped_configs())
+    assert resolve("nanodet_plus/finetune_416.py", ["train.max_iter=3"]).cfg.train.max_iter == 3
 
 
 def test_partial_waits_for_its_parent():

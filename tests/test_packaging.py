@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
+PROJECT_CONFIGS = sorted(ROOT.glob("projects/*/configs"))
 
 
 def child_environment(**changes):
@@ -30,6 +31,8 @@ def wheel(tmp_path_factory):
             shutil.copytree(ROOT / name, source / name)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
+    for folder in PROJECT_CONFIGS:
+        shutil.copytree(folder, source / folder.relative_to(ROOT))
     flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
     folder = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
@@ -67,7 +70,12 @@ def test_every_module_and_every_config_is_inside(unpacked):
         return {path.relative_to(folder) for path in folder.rglob("*.py")}
 
     configs = unpacked / "nanodet_d2" / "configs"
-    assert python_files(configs) == python_files(ROOT / "configs")
+    expected = python_files(ROOT / "configs")
+    for folder in PROJECT_CONFIGS:
+        expected |= {Path(folder.parent.name) / path for path in python_files(folder)}
+    assert python_files(configs) == expected
+    assert Path("nanodet_plus/nanodet_plus_m_416.py") in expected
+    assert (unpacked / "nanodet_d2" / "py.typed").is_file()
     modules = {p for p in python_files(unpacked / "nanodet_d2") if p.parts[0] != "configs"}
     assert modules == python_files(ROOT / "nanodet_d2")
 
@@ -79,15 +87,35 @@ def test_the_metadata_names_no_detectron2_and_holds_opencv(unpacked):
     assert any(line.startswith("opencv-python-headless") and "<5" in line for line in required)
 
 
+def test_what_the_metadata_tells(unpacked):
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    text = metadata.read_text(encoding="utf-8")
+    fields = text.partition("\n\n")[0].splitlines()
+    for field in (
+        "License-Expression: Apache-2.0",
+        "Requires-Python: >=3.9",
+        "Provides-Extra: export",
+        "Provides-Extra: dev",
+        "Description-Content-Type: text/markdown",
+        "Classifier: Typing :: Typed",
+    ):
+        assert field in fields
+    assert any(line.startswith("Project-URL: ") for line in fields)
+    assert "# nanodet-d2" in text
+    assert list(unpacked.glob("*.dist-info/licenses/LICENSE"))
+    (scripts,) = unpacked.glob("*.dist-info/entry_points.txt")
+    assert "nanodet-d2 = nanodet_d2.cli:main" in scripts.read_text()
+
+
 def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
     pytest.importorskip("detectron2")
-    name = "common/train.py"
-    if not (ROOT / "configs" / name).is_file():
-        pytest.skip(f"configs/{name} is not there")
     code = (
         "import nanodet_d2\n"
-        "from nanodet_d2.config import get_config\n"
-        f"print(nanodet_d2.__file__)\nprint(sorted(get_config({name!r})))\n"
+        "from nanodet_d2.config import get_config, shipped_configs\n"
+        "print(nanodet_d2.__file__)\n"
+        "print(all(len(get_config(name)) > 0 for name in shipped_configs()))\n"
+        "print(sorted(get_config('common/train.py')), len(shipped_configs()))\n"
+        "print(list(get_config('nanodet_plus/nanodet_plus_m_1_5x_416.py').data.input_size))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -97,6 +125,8 @@ def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    place, keys = done.stdout.strip().splitlines()[-2:]
+    place, whole, keys, size = done.stdout.strip().splitlines()[-4:]
     assert Path(place).is_relative_to(unpacked)
-    assert keys != "[]"
+    count = len(list((ROOT / "configs").rglob("*.py")))
+    count += sum(len(list(folder.rglob("*.py"))) for folder in PROJECT_CONFIGS)
+    assert (whole, keys, size) == ("True", f"['train'] {count}", "[416, 416]")
