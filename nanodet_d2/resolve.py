@@ -1,4 +1,4 @@
-"""What a model is meant by: a config, the config that a training wrote, a checkpoint with a card.
+"""What a model is meant by: a name of the zoo, a config, or a checkpoint that knows its own.
 
 Configs, ``.py`` and ``.yaml``, are programs: run only those that you trust. A checkpoint is read
 without running anything, and the config on its card may name parts, not programs; the rule stands
@@ -17,6 +17,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nanodet_d2 import zoo
 from nanodet_d2.checkpoint import read_card
 from nanodet_d2.checkpoint.config_text import config_from_json
 from nanodet_d2.checkpoint.fetching import suffix_of
@@ -38,22 +39,26 @@ class ModelSource:
 
     Attributes:
         cfg: the config with the overrides.
-        name: of the model: of a config the file's, of a training its output folder's.
+        name: of the model: that of the zoo, or of a config's file, or of a training's folder.
         config_file: that was read; None for a checkpoint.
         checkpoint: path or URL of the weights that belong to it; None for a config.
+        official: whether it is of the zoo, which has the weights.
     """
 
     cfg: DictConfig
     name: str
     config_file: str | None = None
     checkpoint: str | None = None
+    official: bool = False
 
     def weights(self) -> str:
-        """Path or URL of its own weights.
+        """Path or URL of its own weights; those of the zoo are fetched where they are not there.
 
         Raises:
-            ValueError: for a config, which has none.
+            ValueError: for a config, which has none, or for weights that cannot be fetched.
         """
+        if self.official:
+            return zoo.weights(self.name)
         if self.checkpoint is None:
             raise ValueError(f"{self.config_file} is a config and needs weights, a checkpoint")
         return self.checkpoint
@@ -63,9 +68,9 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
     """The config that a name stands for; what ``data.imports`` lists is imported.
 
     Args:
-        source: path of a config (``.py``, or the ``config.yaml`` that a training wrote), name of
-            one that ships with the package, or path or URL of a checkpoint that a training wrote
-            (``.pth``, ``.safetensors``).
+        source: a name of the zoo; path of a config (``.py``, or the ``config.yaml`` that a training
+            wrote); name of a config that ships with the package; or path or URL of a checkpoint
+            that a training wrote (``.pth``, ``.safetensors``).
         overrides: ``key=value`` of the config. ``data.imports=[…]`` also says that a checkpoint's
             card may name code of these modules.
         trust: let a checkpoint's card name any code, and import what it lists itself.
@@ -75,13 +80,17 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
         ValueError: for a file of another kind, a checkpoint without a card, a card that names code
             which it may not name, or a wrong override.
     """
+    if source in zoo.names():
+        path = str(zoo.entry(source).config_file)
+        cfg = _load(path, overrides)
+        return ModelSource(cfg, source, config_file=path, official=True)
     suffix = suffix_of(source)
     if suffix in CHECKPOINTS:
         return _of_checkpoint(source, overrides, trust=trust)
     if suffix not in CONFIGS:
         raise ValueError(
-            f"{source} is neither a config nor a checkpoint; known names: "
-            f"*{', *'.join(CONFIGS + CHECKPOINTS)}"
+            f"{source} is no model: allowed are *{', *'.join(CONFIGS + CHECKPOINTS)}, and the "
+            f"names {', '.join(zoo.names())}"
         )
     path = Path(source)
     if not path.is_file():
@@ -89,10 +98,14 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
         if source not in shipped:
             raise FileNotFoundError(f"config {source} not found")
         path = shipped[source]
-    cfg = apply_overrides(LazyConfig.load(str(path)), overrides)
-    import_user_code(cfg.get("data"))
     name = path.resolve().parent.name if path.name == _WRITTEN else path.stem
-    return ModelSource(cfg, name, config_file=str(path))
+    return ModelSource(_load(str(path), overrides), name, config_file=str(path))
+
+
+def _load(path: str, overrides: Sequence[str]) -> DictConfig:
+    cfg = apply_overrides(LazyConfig.load(path), overrides)
+    import_user_code(cfg.get("data"))
+    return cfg
 
 
 def _of_checkpoint(source: str, overrides: Sequence[str], *, trust: bool) -> ModelSource:

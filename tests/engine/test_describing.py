@@ -179,5 +179,7 @@ def test_what_is_no_source_is_named(tmp_path):
     for name, error in (("a.pth", FileNotFoundError), ("a.py", FileNotFoundError)):
         with pytest.raises(error, match=f"{name} not found"):
             resolve(str(tmp_path / name))
-    with pytest.raises(ValueError, match="a.onnx is neither a config nor a checkpoint; known"):
+    with pytest.raises(
+        ValueError, match=r"a.onnx is no model: allowed are \*.py, .*nanodet-plus-m-416"
+    ):
         resolve("a.onnx")
