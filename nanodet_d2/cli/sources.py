@@ -27,11 +27,6 @@ def is_exported(source: str) -> bool:
     return any(backend.stem(source) is not None for backend in backends().values())
 
 
-def config_of(source: str) -> str:
-    """Path of the config of a name; anything else stays."""
-    return str(zoo.entry(source).config_file) if source in zoo.names() else source
-
-
 def weights_of(given: str | None) -> str | None:
     """The path of weights that may be given by a name; any other path or URL stays."""
     return zoo.weights(given) if given in zoo.names() else given
