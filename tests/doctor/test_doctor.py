@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ from PIL import Image
 
 from nanodet_d2.data import DetectionMapper, RandomWarp
 from nanodet_d2.doctor.__main__ import main
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from broken_files import noise  # noqa: E402
-from formats import write_voc, write_yolo  # noqa: E402
+from tests.data.broken_files import noise
+from tests.data.formats import write_voc, write_yolo
 
 
 def good(count: int = 4, start: int = 0) -> dict:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from nanodet_d2.export.builder import WRITER_PACKAGES, Job
 from nanodet_d2.export.runtimes import PACKAGES
-from small_models import CONFIGS, SMALL, random_state, require
+
+from tests.export.small_models import CONFIGS, SMALL, random_state, require
 
 
 @pytest.fixture

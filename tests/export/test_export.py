@@ -14,13 +14,13 @@ import torch
 from nanodet_d2.export.__main__ import main
 from nanodet_d2.export.metadata import SUFFIXES, metadata_path, read_metadata
 from nanodet_d2.export.runtimes import open_model
-from small_models import SMALL, require
 
 from nanodet_d2.export import builder, writer
 from nanodet_d2.export.network import load_model
 from nanodet_d2.export.verify import Mismatch
 from nanodet_d2.export.writer import export
 from nanodet_d2.predictor import Detector, stretch
+from tests.export.small_models import SMALL, require
 
 FORMATS = tuple(SUFFIXES)
 TIMM = "nanodet_plus_timm_mobilenetv3_320.py"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from formats import write_voc, write_yolo  # noqa: E402
+from tests.data.formats import write_voc, write_yolo
 
 
 @pytest.fixture
