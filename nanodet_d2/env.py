@@ -1,8 +1,6 @@
-"""Versions of everything that matters here, and a self-check: ``python -m nanodet_d2.env``.
+"""Versions of everything that matters here, and a self-check.
 
-Without detectron2 it tells the versions all the same, and how to get it.
-
-Exit code: 0 if the self-check passed, 1 if not.
+Without torch or detectron2 it tells the versions all the same, and how to get them.
 """
 
 from __future__ import annotations
@@ -14,11 +12,8 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Sequence
-
-import torch
 
 import nanodet_d2
 
@@ -26,6 +21,7 @@ from .importing import missing_sentence
 
 MISSING = missing_sentence()
 if not MISSING:
+    import torch
     from detectron2.structures import Boxes, Instances
 
     from .compat import has_compiled_op
@@ -76,7 +72,12 @@ def detectron2_flavour() -> str:
 
 def devices() -> str:
     """The devices, in words."""
-    found = [f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
+    found = [f"CPU, {os.cpu_count()} cores"]
+    if importlib.util.find_spec("torch") is None:
+        return found[0]
+    import torch
+
+    found[0] += f", {torch.get_num_threads()} threads"
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         found.append(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
@@ -154,24 +155,17 @@ def _require(condition: bool, otherwise: str) -> None:
         raise RuntimeError(otherwise)
 
 
-def main() -> int:
-    for name, value in facts().items():
-        print(f"{name:32} {value}")
+def report() -> tuple[dict[str, str], bool]:
+    """All facts with the outcome of the self-check, and whether it passed."""
+    found = facts()
     if MISSING:
-        print(f"{'self-check':32} not run")
-        return 1
-    began = time.perf_counter()
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    failed = False
-    for device in devices:
+        return {**found, "self-check": "not run"}, False
+    began, passed = time.perf_counter(), True
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         try:
             outcome = self_check(device)
         except Exception as error:  # whatever it is, it is the finding
-            outcome, failed = f"FAILED on {device}: {type(error).__name__}: {error}", True
-        print(f"{'self-check':32} {outcome}")
-    print(f"{'self-check took':32} {time.perf_counter() - began:.1f} s")
-    return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            outcome, passed = f"FAILED on {device}: {type(error).__name__}: {error}", False
+        found[f"self-check, {device}"] = outcome
+    found["self-check took"] = f"{time.perf_counter() - began:.1f} s"
+    return found, passed

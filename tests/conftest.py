@@ -27,10 +27,10 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of weights, golden cases and images beside the project."""
+    """Folder of official weights and images beside the project."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("../shared (weights, golden cases, COCO images) is absent")
+        pytest.skip("../shared (official weights, COCO images) is absent")
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def benchmark(
     threads: Sequence[int] = (1, 2),
     rounds: int = 10,
     data: tuple[Path, Path] | None = None,
-) -> str:
+) -> tuple[str, dict[str, Any]]:
     """Measure, and write ``runtimes.json``, ``.md`` and ``.png``, even if it is interrupted.
 
     Args:
@@ -37,7 +38,7 @@ def benchmark(
         data: annotations in COCO format and the folder of their pictures, for the AP.
 
     Returns:
-        the table, in Markdown.
+        the table, in Markdown, and what ``runtimes.json`` holds.
 
     Raises:
         ValueError: if two models have one name, or none can be used.
@@ -49,11 +50,12 @@ def benchmark(
     if not kept:
         raise ValueError(f"none of the {len(models)} files can be used")
 
+    facts = {"machine": machine(), "image": list(image.shape[:2]), "rounds": rounds,
+             "models": [x.facts for x in kept], "skipped": skipped}  # fmt: skip
+
     def save() -> None:
-        result = {"machine": machine(), "image": list(image.shape[:2]), "rounds": rounds,
-                  "models": [x.facts for x in kept], "skipped": skipped}  # fmt: skip
         output.mkdir(parents=True, exist_ok=True)
-        (output / "runtimes.json").write_text(json.dumps(result, indent=1))
+        (output / "runtimes.json").write_text(json.dumps(facts, indent=1))
 
     try:
         measure_all(kept, image, threads, rounds)
@@ -67,7 +69,7 @@ def benchmark(
     if data is not None:
         plot(kept, output / "runtimes.png")
     logger.info("Table, json%s are in %s", " and plot" * (data is not None), output)
-    return text
+    return text, facts
 
 
 def drawn_scene() -> np.ndarray:

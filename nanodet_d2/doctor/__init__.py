@@ -1,4 +1,4 @@
-"""Checks of a data set before a training: ``python -m nanodet_d2.doctor DATASET``."""
+"""Checks of a data set before a training: ``nanodet-d2 doctor``."""
 
 from .annotations import Split, examine_annotations
 from .images import examine_images, examine_pair

@@ -5,6 +5,7 @@ from .ema import EMAHook, ModelEMA
 from .evaluation import Evaluation
 from .evaluator import DetectionEvaluator
 from .launch import launch
+from .main import main, replay_report
 from .solver import (
     build_optimizer,
     fit_periods,
@@ -24,7 +25,9 @@ __all__ = [
     "evaluate_checkpoint",
     "fit_periods",
     "launch",
+    "main",
     "parameter_groups",
+    "replay_report",
     "scale_to_batch_size",
     "train",
     "warmup_cosine",

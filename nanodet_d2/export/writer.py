@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +40,18 @@ class Written:
     note: str
     seconds: float
 
+    @property
+    def size(self) -> int:
+        """Bytes of the model and its weights."""
+        files = backend_of(self.path).files(self.path)
+        return sum(path.stat().st_size for path in files if path.suffix != ".json")
+
+    def facts(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path), "bytes": self.size}
+
 
 def export(loaded: LoadedModel, job: Job) -> list[Written]:
-    """Write and verify the files of a job, and log a summary.
+    """Write and verify the files of a job.
 
     Raises:
         ValueError: if the job cannot be done, before anything is; ``Mismatch`` for a file that
@@ -66,8 +76,6 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         except Mismatch as error:
             mismatches.append(str(error))
             logger.error("%s", error)
-    if written:
-        logger.info("Summary\n%s", summary(written))
     if mismatches:
         raise Mismatch("; ".join(mismatches))
     return written
@@ -118,13 +126,8 @@ def summary(written: Sequence[Written]) -> str:
     """A table of files."""
     rows = [("file", "MB", "kind", "worst difference from PyTorch", "seconds")]
     for x in written:
-        size = sum(
-            path.stat().st_size
-            for path in backend_of(x.path).files(x.path)
-            if path.suffix != ".json"
-        )
         cells = (x.kind, "; ".join(filter(None, [_worst(x.differences), x.note])))
-        rows.append((x.path.name, f"{size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
+        rows.append((x.path.name, f"{x.size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 

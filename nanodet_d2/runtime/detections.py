@@ -54,7 +54,7 @@ class Detections:
         return [self.class_names[i] for i in self.class_id]
 
     def to_instances(self) -> Any:
-        """The same as detectron2's ``Instances``, with ``pred_boxes``, ``scores``, ``pred_classes``.
+        """As detectron2's ``Instances``, with ``pred_boxes``, ``scores`` and ``pred_classes``.
 
         Raises:
             ImportError: where there is no detectron2.

@@ -20,8 +20,8 @@ _ROWS = 16  # that it warps in one go, where there are as many
 def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize as the evaluation does, to the same bits.
 
-    The evaluation calls ``cv2.warpPerspective``, half of whose time goes into finding out where each
-    output pixel lies. That depends on the sizes only, and is remembered.
+    The evaluation calls ``cv2.warpPerspective``, half of whose time goes into finding out where
+    each output pixel lies. That depends on the sizes only, and is remembered.
 
     Args:
         image: (H, W, 3) uint8.

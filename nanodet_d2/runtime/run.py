@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 import logging
 import signal
@@ -154,6 +155,48 @@ def _words(error: Exception) -> str:
     """One line; of what is not meant for users, the kind of error as well."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """How many pictures and detections there were, and what was wrong, in words."""
+
+    pictures: int
+    detections: int
+    problems: list[str]
+
+
+def detect_in(
+    sources: Sequence[Source], detector: Detector, output: Path, *, max_frames: int | None = None
+) -> Done:
+    """Detect in all frames of the sources, draw, and write.
+
+    Into ``output`` go pictures (in ``pictures/``) or videos with boxes, ``detections.jsonl``, a
+    line for each picture as it comes, and at the end ``detections.json`` in COCO format. Ctrl+C
+    ends it at once, SIGTERM after the frame that is being worked on. Both keep what was done, and
+    a video can be played.
+
+    Args:
+        max_frames: of each source; all if None.
+
+    Raises:
+        OSError: if nothing can be written there.
+    """
+    results = Results(detector.class_names, output)
+    timed = TimedDetector(detector)
+    with set_by_sigterm() as stop:
+        run = Run(timed, results, stop=stop, max_frames=max_frames)
+        try:
+            run.use(sources)
+        except KeyboardInterrupt:
+            logger.warning("Stopped by Ctrl+C")
+        finally:
+            problems = run.problems + finish(results, timed, output)
+        if stop.is_set():
+            logger.warning("Stopped by SIGTERM")
+    for problem in problems:
+        logger.error("%s", problem)
+    return Done(results.pictures, results.detections, problems)
 
 
 def finish(results: Results, detector: TimedDetector, output: Path) -> list[str]:

@@ -73,16 +73,17 @@ class Video:
     """
 
     def __init__(self, source: str, output: Path):
-        self.camera = source.isdigit()
-        self.name = f"camera {source}" if self.camera else source
-        self.capture = cv2.VideoCapture(int(source) if self.camera else source)
+        index = camera_index(source)
+        self.camera = index is not None
+        self.name = source if index is None else f"camera {index}"
+        self.capture = cv2.VideoCapture(source if index is None else index)
         if not self.capture.isOpened():
             kind = "does not open" if self.camera else "is no video that OpenCV can read"
             raise ValueError(f"{self.name} {kind}")
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.total = count if count > 0 and not self.camera else None
         self.fps = self.capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
-        self.path = output / (f"camera{source}.mp4" if self.camera else f"{Path(source).stem}.mp4")
+        self.path = output / (f"camera{index}.mp4" if self.camera else f"{Path(source).stem}.mp4")
         self.paths = [] if self.camera else [Path(source)]
         self.targets = [self.path]
         self.problems: list[str] = []
@@ -131,10 +132,16 @@ class Video:
 Source = Union[Pictures, Video]
 
 
+def camera_index(name: str) -> int | None:
+    """Of "camera:0", or of "0"; None for what is no camera."""
+    number = name.removeprefix("camera:")
+    return int(number) if number.isdecimal() else None
+
+
 def open_inputs(
     names: Sequence[str], output: Path, *, max_pixels: int = MAX_PIXELS
 ) -> list[Source]:
-    """The sources that ``--input`` names: cameras' indices, pictures, folders or videos.
+    """The sources of some names: cameras (``camera:0``), pictures, folders or videos.
 
     Args:
         max_pixels: pictures that declare more are left out.
@@ -156,7 +163,7 @@ def open_inputs(
 
 def _open(name: str, output: Path, max_pixels: int) -> Source:
     path = Path(name)
-    if name.isdigit():
+    if camera_index(name) is not None:
         return Video(name, output)
     if not path.exists():
         raise FileNotFoundError(f"{name} is neither a file, a folder nor the index of a camera")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.formats import write_voc, write_yolo
+from tests.parity.golden import CASES
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def annotations(shared: Path) -> Path:
 @pytest.mark.parametrize("size, ap", [(416, 36.1), (320, 31.1)])
 def test_average_precision(evaluate, shared, size, ap):
     found = evaluate(size, f"data.val.json={annotations(shared)}")
-    golden = json.loads((shared / "golden" / "coco_tiny_val.json").read_text())
+    golden = json.loads((CASES / "coco_tiny_val.json").read_text())
     expected = golden[f"nanodet-plus-m_{size}"]["metrics"]
     assert found["AP"] == pytest.approx(ap, abs=0.1)
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=0.3)

@@ -8,7 +8,7 @@ import pkgutil
 
 from .base import Format
 
-__all__ = ["Format", "find_format", "formats"]
+__all__ = ["Format", "find_format", "formats", "table"]
 
 
 @functools.cache
@@ -28,3 +28,14 @@ def find_format(name: str) -> Format:
     if name not in formats():
         raise ValueError(f"unknown format {name}; known: {', '.join(formats())}")
     return formats()[name]
+
+
+def table() -> str:
+    """The formats, what each can do, and what it needs, for a terminal."""
+    rows = [("format", "files", "beyond raw float32", "written by")]
+    rows += [
+        (name, f"*{x.backend.suffix}", ", ".join(x.options), ", ".join(x.packages) or "torch")
+        for name, x in formats().items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)

@@ -1,0 +1,86 @@
+"""What a verb's SOURCE may be: a name of the zoo, a config, a checkpoint, an exported file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nanodet_d2 import zoo
+from nanodet_d2.runtime.backends import backends
+
+if TYPE_CHECKING:
+    from nanodet_d2 import runtime
+
+SOURCE = "SOURCE"
+SOURCE_HELP = (
+    f"a name ({', '.join(zoo.names())}), a checkpoint that a training wrote, a config, or an "
+    "exported file. Configs and TorchScript files are programs: run only those that you trust"
+)
+CONFIG_HELP = f"a config, or a name: {', '.join(zoo.names())}"
+_INIT = "train.init_checkpoint="
+
+
+def is_exported(source: str) -> bool:
+    """Whether it is a file that ``nanodet_d2.runtime`` runs, by its name."""
+    return any(backend.stem(source) is not None for backend in backends().values())
+
+
+def config_of(source: str) -> str:
+    """Path of the config of a name; anything else stays."""
+    return str(zoo.entry(source).config_file) if source in zoo.names() else source
+
+
+def weights_of(source: str, weights: str | None) -> str | None:
+    """The weights that are given, those of a name, or none: a checkpoint brings its own."""
+    given = weights or (source if source in zoo.names() else None)
+    return str(zoo.weights(given)) if given in zoo.names() else given
+
+
+def with_weights(overrides: list[str]) -> list[str]:
+    """Overrides with ``train.init_checkpoint=NAME`` replaced by the weights of that name."""
+    return [
+        f"{_INIT}{weights_of(x[len(_INIT) :], None)}"
+        if x.startswith(_INIT) and x[len(_INIT) :] in zoo.names()
+        else x
+        for x in overrides
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to open a detector; as ``Detector``'s."""
+
+    num_threads: int | None = None
+    score_thresh: float | None = None
+    metadata: Path | None = None
+    input_size: tuple[int, int] | None = None
+    max_pixels: int | None = None
+    device: str | None = None
+
+
+def open_detector(
+    source: str, weights: str | None, overrides: list[str], options: Options
+) -> runtime.Detector:
+    """The detector of a source; torch is imported only where it computes.
+
+    Raises:
+        ValueError, ImportError, FileNotFoundError: as ``Detector``.
+    """
+    given = {k: v for k, v in vars(options).items() if v is not None}
+    if is_exported(source):
+        if weights is not None or overrides:
+            raise ValueError(
+                f"{source} has its own weights and no config; found --weights or key=value"
+            )
+        from nanodet_d2 import runtime
+
+        return runtime.Detector(source, **given)
+    from nanodet_d2.export.network import load_model
+    from nanodet_d2.predictor import Detector
+
+    size = given.pop("input_size", None)
+    loaded = load_model(
+        config_of(source), weights_of(source, weights), input_size=size, overrides=overrides
+    )
+    return Detector(loaded, **given)

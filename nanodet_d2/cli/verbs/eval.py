@@ -1,0 +1,87 @@
+"""``nanodet-d2 eval``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ..sources import (
+    SOURCE,
+    SOURCE_HELP,
+    Options,
+    config_of,
+    is_exported,
+    open_detector,
+    weights_of,
+)
+from ..verb import Outcome
+
+HELP = "score a model or an exported file with detectron2's COCO evaluation"
+EXAMPLES = (
+    "nanodet-d2 eval model_final.pth --data my/val.json --images my/val",
+    "nanodet-d2 eval model.onnx --data my/val.json --images my/val --output output/eval",
+)
+TAKES_OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar=SOURCE, help=SOURCE_HELP)
+    add("--weights", help="a config's checkpoint, path or URL")
+    add("--data", type=Path, metavar="JSON", help="annotations in COCO format; the config's "
+        "data.val if absent")  # fmt: skip
+    add("--images", type=Path, metavar="FOLDER", help="of the pictures of --data")
+    add("--output", type=Path, help="folder for metrics and report (default of a config: its own)")
+    add("--metadata", type=Path, help="json in place of an exported file's own metadata")
+    add("--threads", type=int, help="of an exported file's engine")
+    add("--device", help="where to compute, e.g. cpu or cuda")
+    add("--max-pixels", type=int, help="larger pictures are refused")
+    add("--num-gpus", type=int, default=1, help="that share the pictures of a config (default: 1)")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    if (args.data is None) != (args.images is None):
+        raise ValueError("--data and --images belong together")
+    results = _of_file(args) if is_exported(args.source) else _of_config(args)
+    return Outcome(facts=results)
+
+
+def _of_file(args: argparse.Namespace) -> dict:
+    from detectron2.evaluation import print_csv_format
+
+    from nanodet_d2.export.evaluate import evaluate
+
+    if args.data is None:
+        raise ValueError(f"{args.source} has no data set: give --data and --images")
+    options = Options(
+        num_threads=args.threads,
+        metadata=args.metadata,
+        max_pixels=args.max_pixels,
+        device=args.device,
+    )
+    detector = open_detector(args.source, args.weights, args.overrides, options)
+    results = evaluate(detector, args.data, args.images, output_dir=args.output)
+    print_csv_format(results)
+    if args.output is not None:
+        (args.output / "evaluation.json").write_text(json.dumps(results, indent=1))
+    return results
+
+
+def _of_config(args: argparse.Namespace) -> dict:
+    from nanodet_d2.engine import launch, main
+
+    weights = weights_of(args.source, args.weights)
+    args.config_file, args.eval_only, args.resume = config_of(args.source), True, False
+    args.num_machines, args.machine_rank, args.dist_url = 1, 0, "auto"
+    args.opts = list(args.overrides)
+    given = {
+        "train.init_checkpoint": weights,
+        "data.val.json": args.data,
+        "data.val.images": args.images,
+        "train.output_dir": args.output,
+        "train.device": args.device,
+        "dataloader.test.mapper.max_pixels": args.max_pixels,
+    }
+    args.opts += [f"{key}={value}" for key, value in given.items() if value is not None]
+    return launch(main, args)

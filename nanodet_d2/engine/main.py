@@ -1,0 +1,46 @@
+"""One run of a config, as the command line asks for it: training or evaluation."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys
+
+from .batch_size import choose_batch_size
+from .nonfinite import replay
+from .solver import fit_periods, scale_to_batch_size
+from .training import evaluate_checkpoint, train
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate, in each process of it; the metrics are returned.
+
+    Args:
+        args: of detectron2's ``default_argument_parser``: ``config_file``, ``opts``, ``eval_only``
+            and ``resume`` are used.
+    """
+    cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    refuse_unknown_train_keys(cfg)
+    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
+    if not args.eval_only:
+        fit_periods(cfg)
+        choose_batch_size(cfg)
+        scale_to_batch_size(cfg)
+    default_setup(cfg, args)
+    if args.eval_only:
+        return evaluate_checkpoint(cfg)
+    return train(cfg, resume=args.resume)
+
+
+def replay_report(config_file: str, overrides: Sequence[str], report: str) -> dict[str, float]:
+    """The losses of a step whose loss was not finite, made again from its report."""
+    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    model = instantiate(cfg.model).to(cfg.train.device).train()
+    return {name: float(loss) for name, loss in replay(model, report).items()}
