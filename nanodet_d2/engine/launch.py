@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+from datetime import timedelta
 from typing import Any, Callable
 
 import torch
@@ -14,6 +16,8 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_S = 5  # that a rank which has failed waits for the others
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -80,8 +84,23 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
         comm.synchronize()
         _agree_to_resume(args, restarts)
         return main(args)
+    except BaseException:
+        _end_together(store, rank, world_size)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _end_together(store: dist.Store, rank: int, world_size: int) -> None:
+    """Wait a moment for what the others have to write and to say.
+
+    torchrun ends all processes as soon as it sees one end, and Gloo those that lose a connection: a
+    rank that has less to do would cost the main one its checkpoint and its message.
+    """
+    with contextlib.suppress(Exception):  # the error on its way is the one to be told
+        store.set(f"ended/{rank}", "")
+        others = [f"ended/{x}" for x in range(world_size)]
+        store.wait(others, timedelta(seconds=PATIENCE_S))
 
 
 def _take_gpu(rank: int, processes: int) -> None:

@@ -20,36 +20,49 @@ _FIRST = 4  # candidates that NMS looks at first, for each detection that is wan
 def find(outputs: list[np.ndarray], metadata: ExportMetadata) -> Found:
     """Detections of one image in what a raw or decoded file gives for it.
 
+    NMS never looks back: among the best candidates it keeps what it would keep of all of them. So
+    only those are sorted and decoded, and more of them where too few are left.
+
     Args:
         outputs: [raw (P, C + 4 * (R + 1))], or [boxes (P, 4), scores (P, C)].
 
     Returns:
         boxes (K, 4), scores (K,) and classes (K,) int64, best first.
     """
-    if metadata.kind == "decoded":
-        boxes, scores = outputs
-        priors, classes = _candidates(scores, metadata.score_threshold)
-        boxes = boxes[priors]
-    else:
-        (raw,) = outputs
-        num_classes = len(metadata.class_names)
-        scores = raw[:, :num_classes]
-        priors, classes = _candidates(scores, metadata.score_threshold)
-        boxes = _decode(raw[:, num_classes:], priors, metadata)
-    return _suppress(boxes, scores[priors, classes], classes, metadata)
+    scores = (
+        outputs[1] if metadata.kind == "decoded" else outputs[0][:, : len(metadata.class_names)]
+    )
+    # Prior and class of each score above the threshold.
+    priors, classes = np.divmod(np.flatnonzero(scores > metadata.score_threshold), scores.shape[1])
+    candidates = scores[priors, classes]
+    count = _FIRST * metadata.max_detections
+    while True:
+        best = _best(candidates, count)
+        boxes = _boxes(outputs, priors[best], metadata)
+        kept = _suppress(boxes, candidates[best], classes[best], metadata)
+        if len(kept) == metadata.max_detections or len(best) == len(candidates):
+            return boxes[kept], candidates[best[kept]], classes[best[kept]]
+        count *= 2
 
 
-def _candidates(scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Prior and class of each score above the threshold."""
-    return np.divmod(np.flatnonzero(scores > threshold), scores.shape[1])
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the best scores, best first, of equal ones the first: so many, and the ties."""
+    if count >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    lowest = np.partition(scores, len(scores) - count)[len(scores) - count]
+    some = np.flatnonzero(scores >= lowest)
+    return some[np.argsort(-scores[some], kind="stable")]
 
 
-def _decode(box_logits: np.ndarray, priors: np.ndarray, metadata: ExportMetadata) -> np.ndarray:
+def _boxes(outputs: list[np.ndarray], priors: np.ndarray, metadata: ExportMetadata) -> np.ndarray:
     """The boxes of some priors, of which each is decoded once."""
-    x = metadata.input
+    if metadata.kind == "decoded":
+        return outputs[0][priors]
+    height, width = metadata.input.height, metadata.input.width
     once, where = np.unique(priors, return_inverse=True)
-    places = _all_priors(x.height, x.width, metadata.strides)[once]
-    return decode_numpy.decode_boxes(box_logits[once], places, x.height, x.width)[where]
+    logits = outputs[0][once, len(metadata.class_names) :]
+    places = _all_priors(height, width, metadata.strides)[once]
+    return decode_numpy.decode_boxes(logits, places, height, width)[where]
 
 
 @functools.lru_cache(maxsize=8)
@@ -59,27 +72,16 @@ def _all_priors(height: int, width: int, strides: tuple[int, ...]) -> np.ndarray
 
 def _suppress(
     boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, metadata: ExportMetadata
-) -> Found:
-    """Class-wise NMS of candidates by OpenCV.
-
-    NMS never looks back: among the best candidates it keeps what it would keep of all of them. So
-    those come first, and the rest only if too few are left.
-    """
+) -> np.ndarray:
+    """Indices of what class-wise NMS keeps of candidates, which come best first."""
     limit, threshold = metadata.max_detections, metadata.nms_threshold
-    order = np.argsort(-scores, kind="stable")
-    boxes, scores, classes = boxes[order], scores[order], classes[order]
     sides = boxes[:, 2:] - boxes[:, :2]
     if not (sides > 0).all():  # OpenCV says that empty boxes cover each other
         kept = decode_numpy.suppress(boxes, classes, threshold, limit)
+    elif not len(boxes):
+        kept = []
     else:
-        xywh = np.concatenate([boxes[:, :2], sides], axis=1).astype(np.float64)
         # float64: a float32's bits would be lost to OpenCV's offset of the classes
-        labels, count = classes.astype(np.int32), _FIRST * limit
-        while True:
-            parts = (x[:count] for x in (xywh, scores, labels))
-            kept = cv2.dnn.NMSBoxesBatched(*parts, 0.0, threshold)
-            if len(kept) >= limit or count >= len(scores):
-                break
-            count *= 4
-    rows = np.asarray(kept, dtype=np.int64)[:limit]
-    return boxes[rows], scores[rows], classes[rows]
+        xywh = np.concatenate([boxes[:, :2], sides], axis=1).astype(np.float64)
+        kept = cv2.dnn.NMSBoxesBatched(xywh, scores, classes.astype(np.int32), 0.0, threshold)
+    return np.asarray(kept, dtype=np.int64)[:limit]

@@ -240,11 +240,13 @@ def test_bad_statistics_of_one_rank_end_both(shapes_overrides, tmp_path):
     output = f"train.output_dir={tmp_path}"
     done = torchrun(2, *OVERRIDES, *shapes_overrides, output, script=script, FAULT="buffer")
     assert done.returncode != 0
-    for rank in (0, 1):
-        assert re.search(
-            rf"rank{rank}.*FloatingPointError: not finite after iteration 3, rank 1: model.*runn",
-            done.stdout + done.stderr,
-        )
+    # torchrun may end the slower one before it has told the whole traceback on its way out.
+    told = re.findall(
+        r"rank(\d).*FloatingPointError: not finite after iteration 3, rank 1: model.*runn",
+        done.stdout + done.stderr,
+    )
+    others = re.findall(r"rank\d\]: (\w+(?:Error|Exception)):", done.stdout + done.stderr)
+    assert told and set(others) == {"FloatingPointError"}
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
     content = read_file(str(tmp_path / "model_0000002.pth"))["model"]
     assert all(x.isfinite().all() for x in content.values())

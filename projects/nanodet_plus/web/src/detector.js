@@ -21,7 +21,7 @@ export class Detector {
     if (text === null) {
       throw new UserError(
         `${name} carries no metadata, so its output cannot be read. Export it with ` +
-          `“python -m nanodet_d2.export”, or choose it together with its file ${name}.json.`,
+          `“nanodet-d2 export”, or choose it together with its file ${name}.json.`,
       );
     }
     const detector = new Detector(ort, session, parseMetadata(text, name), name);
