@@ -75,8 +75,8 @@ def _positions(rows: int, columns: int, height: int, width: int) -> tuple[np.nda
     and (H, W) uint16 steps of 1/32 between them.
 
     They are read off OpenCV's own warp of ramps, whose value at a pixel is its index: its roundings
-    of ties cannot be told from the sizes alone. It warps blocks, whose rows decide on how many
-    columns they have, and those on roundings; the first ``_ROWS`` rows are enough to know all columns.
+    of ties cannot be told from the sizes alone. It warps blocks: their rows decide on how many
+    columns they have, and those on roundings. ``_ROWS`` rows are enough to know all columns.
     """
     matrix = np.diag([width / columns, height / rows, 1.0])
     ramp = np.arange(columns + 1, dtype=np.float32)
