@@ -30,7 +30,7 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
         (height, width, 3) uint8.
     """
     rows, columns = image.shape[:2]
-    if max(rows, columns) > MAX_SIDE:
+    if max(rows, columns) >= MAX_SIDE:  # a ramp is a pixel longer
         return warp(image, np.diag([width / columns, height / rows, 1.0]), height, width)
     where, between = _positions(rows, columns, height, width)
     return cv2.remap(image, where, between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
