@@ -24,6 +24,7 @@ SIZES = [  # (height, width) of image and of input
     ((1, 146), (2, 384)),  # fewer rows than OpenCV warps in one go: its roundings are others
     ((4, 1118), (5, 384)),
     ((6, 2279), (13, 1024)),
+    ((40, MAX_SIDE - 1), (32, 64)),
     ((40, MAX_SIDE), (32, 64)),
     ((40, MAX_SIDE + 1), (32, 64)),
     ((70_000, 20), (96, 32)),
@@ -51,9 +52,8 @@ def test_any_sizes():
     rng = np.random.default_rng(0)
     for i in range(200):
         height, width = (int(x) for x in rng.integers(1, 500, 2))
-        size = tuple(
-            int(x) for x in (rng.integers(1, 300, 2) if i % 2 else 32 * rng.integers(1, 9, 2))
-        )
+        drawn = rng.integers(1, 300, 2) if i % 2 else 32 * rng.integers(1, 9, 2)
+        size = (int(drawn[0]), int(drawn[1]))
         image = noise(height, width, i)
         np.testing.assert_array_equal(stretch(image, *size), as_the_evaluation(image, size))
 
