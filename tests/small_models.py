@@ -39,7 +39,7 @@ def require_format(name: str) -> None:
     """Skip where files of a format cannot be written and run, if there is such a format."""
     if name not in formats():
         return
-    require(*find_format(name).packages, find_format(name).backend.name)
+    require(*find_format(name).packages, find_format(name).backend.needs())
 
 
 def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tensor]:
