@@ -45,7 +45,7 @@ def test_path_array_and_list_give_the_same(exported, picture, tmp_path):
     from_array = detector(picture)
     from_path = detector(tmp_path / "x.png")
     listed = detector([picture, str(tmp_path / "x.png")])
-    assert from_array.image_size == (100, 120)
+    assert from_array.image_size == (100, 120) and detector.backend == "torchscript"
     assert detector.class_names == from_array.class_names == CLASS_NAMES
     for found in (from_path, *listed):
         assert isinstance(found, Detections)
@@ -162,7 +162,7 @@ def test_what_is_refused(exported, tmp_path):
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"num_threads {wrong}; allowed: 1 or more"):
             Detector(path, num_threads=wrong)
-    with pytest.raises(ValueError, match="device 'tpu' with torch; allowed: cpu, cuda, mps"):
+    with pytest.raises(ValueError, match="device 'tpu' with torchscript; allowed: cpu, cuda, mps"):
         Detector(path, device="tpu")
 
 
