@@ -119,12 +119,12 @@ def test_torchvision_short_form(name, channels):
 
 
 def nanodet(backbone, **neck) -> NanoDetPlus:
-    from nanodet_d2.config import partial as lazy_partial
+    from nanodet_d2.config import LazyPartial
 
     cfg = L(NanoDetPlus)(
         backbone=backbone,
-        neck=lazy_partial(GhostPAN)(out_channels=16),
-        head=lazy_partial(NanoDetPlusHead)(num_classes=2),
+        neck=LazyPartial(GhostPAN)(out_channels=16),
+        head=LazyPartial(NanoDetPlusHead)(num_classes=2),
     )
     for key, value in neck.items():
         cfg.neck[key] = value

@@ -29,8 +29,8 @@ REFERENCE_INPUT = ("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 class NanoDetPlus(nn.Module):
     """Backbone, neck and head, and in training an auxiliary branch that guides the assignment.
 
-    Neck and heads come as modules, or as partials (``nanodet_d2.config.partial``) that still need
-    ``input_shapes``, which they get from the part before them.
+    Neck and heads come as modules, or as partials (``nanodet_d2.config.LazyPartial``) that still
+    need ``input_shapes``, which they get from the part before them.
 
     Args:
         backbone: detectron2 backbone; its ``output_shape`` tells channels and strides.
