@@ -15,6 +15,8 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
+from nanodet_d2.modeling.registering import register
+
 from .levels import (
     DEFAULT_STRIDES,
     InputSpec,
@@ -39,7 +41,7 @@ class _Levels(NamedTuple):
     strides: list[int]
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class TimmBackbone(WrappedBackbone):
     """Feature maps of a timm network; layers after the last one taken are not kept.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from nanodet_d2.checkpoint import read_file, weights_only
+from nanodet_d2.modeling.registering import register
 
 from .levels import (
     DEFAULT_STRIDES,
@@ -42,7 +43,7 @@ class _Tap(NamedTuple):
     channels_last: bool
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class TorchvisionBackbone(WrappedBackbone):
     """Feature maps of a torchvision network; what comes after the last one taken is not kept.
 

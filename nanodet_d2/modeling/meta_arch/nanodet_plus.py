@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nanodet_d2.layers import batch_norms, fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+from nanodet_d2.modeling.registering import register
 
 from .inputs import batch_ground_truth, batch_images
 from .micro_batches import Outputs, in_micro_batches
@@ -25,7 +26,7 @@ INPUT_FORMATS = ("BGR", "RGB")
 REFERENCE_INPUT = ("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class NanoDetPlus(nn.Module):
     """Backbone, neck and head, and in training an auxiliary branch that guides the assignment.
 
