@@ -16,7 +16,7 @@ ALLOWED = {
     "checkpoint": set(),
     "zoo.py": {"checkpoint", "config"},
     "resolve.py": {"checkpoint", "config", "data", "zoo"},
-    "engine": {"checkpoint", "compat", "config", "data", "layers"},
+    "engine": {"checkpoint", "compat", "config", "data", "layers", "modeling.backbone"},
     "config.py": set(),
     "compat.py": set(),
     "doctor": {"data", "resolve"},

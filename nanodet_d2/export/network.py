@@ -10,7 +10,6 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from importlib import metadata as packages
-from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -22,6 +21,7 @@ from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.checkpoint.fetching import local_path, sha256
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
+from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.head import clip_boxes
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import resolve
@@ -67,7 +67,8 @@ def load_model(
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    model = instantiate(_without_download(cfg.model)).eval()
+    with without_pretrained_weights():
+        model = instantiate(cfg.model).eval()
     load_weights(model, checkpoint, require_all=True)
     height, width = input_size or cfg.data.input_size
     check_size((height, width), model.size_divisibility)
@@ -161,14 +162,3 @@ def _refuse_other_resize(cfg: DictConfig) -> None:
                 "the config evaluates with keep_ratio=True; allowed for an export: False "
                 "(images are stretched to the input size)"
             )
-
-
-def _without_download(node: Any) -> Any:
-    """The config of a model whose weights come from a checkpoint: those of timm's and torchvision's
-    networks need not be fetched first. (The native ones take their normalisation from the flag.)"""
-    target = str(node.backbone.get("_target_", ""))
-    if not node.backbone.get("pretrained") or "Timm" not in target and "Torchvision" not in target:
-        return node
-    node = copy.deepcopy(node)
-    OmegaConf.update(node, "backbone.pretrained", False)
-    return node

@@ -5,6 +5,7 @@ from .resnet import make_dc5_stages
 from .shufflenetv2 import ShuffleNetV2
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
+from .weights import without_pretrained_weights
 
 __all__ = [
     "GhostNet",
@@ -12,4 +13,5 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "make_dc5_stages",
+    "without_pretrained_weights",
 ]

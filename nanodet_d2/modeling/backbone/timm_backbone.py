@@ -26,7 +26,7 @@ from .levels import (
     freeze_modules,
 )
 from .levels import level_name as stride_name
-from .weights import foreign_weights
+from .weights import foreign_weights, wants_pretrained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -221,17 +221,20 @@ def _create(
     pretrained: bool,
     overlay: dict[str, Any],
 ) -> nn.Module:
-    build = dict(features_only=True, out_indices=tuple(indices), **arguments)
-    if not (pretrained or "file" in overlay):
+    build = dict(
+        features_only=True,
+        out_indices=tuple(indices),
+        pretrained_cfg_overlay=overlay,
+        **arguments,
+    )
+    if not ((pretrained or "file" in overlay) and wants_pretrained_weights()):
         return timm.create_model(model_name, **build)
     with foreign_weights(
         f"timm's {model_name}",
         overlay.get("file", "the network"),
         by_file='checkpoint_path=… or pretrained_cfg_overlay={"file": …}',
     ):
-        network = timm.create_model(
-            model_name, pretrained=True, pretrained_cfg_overlay=overlay, **build
-        )
+        network = timm.create_model(model_name, pretrained=True, **build)
     logger.info("Loaded weights of timm's %s from %s", model_name, overlay.get("file", "its hub"))
     return network
 
