@@ -15,6 +15,7 @@ import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
@@ -22,7 +23,6 @@ from nanodet_d2.checkpoint.fetching import local_path, sha256
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
-from nanodet_d2.modeling.head import clip_boxes
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
@@ -126,7 +126,7 @@ class DecodedNetwork(RawNetwork):
     def forward(self, data: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.neck(self.backbone(data))
         found = self.head.decode(self.head(pyramid), self.head.priors(pyramid))
-        return clip_boxes(found.boxes, *data.shape[-2:]), found.logits.sigmoid()
+        return clip_boxes_to_image(found.boxes, data.shape[-2:]), found.logits.sigmoid()
 
 
 class SplitNetwork(RawNetwork):

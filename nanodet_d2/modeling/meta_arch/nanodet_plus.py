@@ -12,9 +12,10 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postproce
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.layers import batch_norms, fuse_conv_norm
-from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+from nanodet_d2.modeling.head import GroundTruth, select_detections
 from nanodet_d2.modeling.registering import register
 
 from .inputs import batch_ground_truth, batch_images
@@ -216,7 +217,7 @@ class NanoDetPlus(nn.Module):
         """Detections of each image, in the pixels of its ``height`` and ``width``."""
         predictions = self.head.decode(raw, priors)
         scores = predictions.logits.sigmoid()
-        boxes = clip_boxes(predictions.boxes, *images.tensor.shape[-2:])
+        boxes = clip_boxes_to_image(predictions.boxes, images.tensor.shape[-2:])
         sizes = [tuple(size) for size in images.image_sizes]
         detections = select_detections(scores, boxes, sizes, **self.select)
         results = []
