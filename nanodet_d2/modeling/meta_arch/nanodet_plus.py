@@ -23,6 +23,7 @@ from .micro_batches import Outputs, in_micro_batches
 
 AUX_AFTER_DETACH = ("guide", "drop")
 INPUT_FORMATS = ("BGR", "RGB")
+BLANK_SIZE = 128  # of an image to try a network with, whatever size it takes
 # What a backbone is fed that states no ``input_spec``: channel order, mean, deviation.
 REFERENCE_INPUT = ("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 
@@ -238,10 +239,16 @@ class NanoDetPlus(nn.Module):
         if self.training:
             raise ValueError("fuse() in training mode; allowed: after eval(), it cannot be undone")
         self.aux_neck = self.aux_head = None
-        if hasattr(self.backbone, "fuse"):  # those of other libraries fold their own way
-            self.backbone.fuse()
-        fuse_conv_norm(self)
+        fuse_conv_norm(self, lambda: self.network(self._blank_image()))
         return self
+
+    def _blank_image(self) -> Tensor:
+        """A normalised image (1, 3, H, W) of a size that the parts take."""
+        size = getattr(self.backbone, "image_size", None) or (BLANK_SIZE, BLANK_SIZE)
+        height, width = (
+            -(-side // self.size_divisibility) * self.size_divisibility for side in size
+        )
+        return self.pixel_mean.new_zeros(1, len(self.pixel_mean), height, width)
 
     def compile(self, **options: Any) -> None:
         """Compile backbone, neck, heads and losses with ``torch.compile``, in place.
