@@ -110,6 +110,7 @@ class RawNetwork(nn.Module):
     def __init__(self, model: NanoDetPlus):
         super().__init__()
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.head
+        self.size_divisibility = model.size_divisibility
 
     def forward(self, data: Tensor) -> Tensor:
         raw = self.head(self.neck(self.backbone(data)))
@@ -134,11 +135,7 @@ class SplitNetwork(RawNetwork):
     (N, H_i, W_i, 4 * (R + 1)) of each: what the reference's ncnn program reads."""
 
     def forward(self, data: Tensor) -> tuple[Tensor, ...]:
-        head, pyramid = self.head, self.neck(self.backbone(data))
-        maps = [
-            predictor(tower(pyramid[name]))
-            for name, tower, predictor in zip(head.in_features, head.towers, head.predictors)
-        ]
+        maps = self.head.maps(self.neck(self.backbone(data)))
         parts = [x.split([self._classes, x.shape[1] - self._classes], dim=1) for x in maps]
         return (*(s.sigmoid() for s, _ in parts), *(b.permute(0, 2, 3, 1) for _, b in parts))
 

@@ -86,7 +86,7 @@ def test_losses_without_auxiliary_branch(loss_case):
 
 def test_assigned_priors(loss_case):
     head, _, aux, priors, truth = loss_case
-    guide = head.decode(aux, priors).detach()
+    guide = head.decode(aux.detach(), priors)
     target = head.assigner(guide.logits, guide.boxes, priors, truth)
     expected = [
         {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
@@ -16,6 +17,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.layers import batch_norms, fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, select_detections
+from nanodet_d2.modeling.parts import AuxHead, Head, Neck, bind_part
 from nanodet_d2.modeling.registering import register
 
 from .inputs import batch_ground_truth, batch_images
@@ -37,10 +39,10 @@ class NanoDetPlus(nn.Module):
 
     Args:
         backbone: detectron2 backbone; its ``output_shape`` tells channels and strides.
-        neck: partial of a neck with ``output_shape``.
-        head: partial of a ``NanoDetPlusHead``.
-        aux_head: partial of the auxiliary head; None trains without the branch. Its neck starts
-            as a copy of ``neck`` and both necks' levels are joined as its input.
+        neck: a ``Neck`` of ``nanodet_d2.modeling.parts``, or a partial of one.
+        head: a ``Head``, or a partial of one.
+        aux_head: an ``AuxHead``, or a partial of one; None trains without the branch. Its neck
+            starts as a copy of ``neck`` and both necks' levels are joined as its input.
         aux_detach_iter: from this training iteration on, the branch sends no gradient into
             backbone and neck.
         aux_after_detach: what the branch does from then on: "guide" (as the reference) keeps
@@ -60,8 +62,11 @@ class NanoDetPlus(nn.Module):
         max_detections: kept per image.
 
     Raises:
-        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, or less than one
-            micro-batch.
+        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, less than one
+            micro-batch, or a part that lacks something of what is asked of it.
+
+    Attributes:
+        size_divisibility: of height and width of what goes in; images are padded to it.
     """
 
     def __init__(
@@ -92,13 +97,14 @@ class NanoDetPlus(nn.Module):
         if micro_batches < 1:
             raise ValueError(f"micro_batches {micro_batches}; allowed: 1 or more")
         self.backbone = backbone
-        self.neck = _bind(neck, input_shapes=backbone.output_shape())
-        self.head = _bind(head, input_shapes=self.neck.output_shape())
+        self.neck = bind_part(neck, Neck, input_shapes=backbone.output_shape())
+        self.head = bind_part(head, Head, input_shapes=self.neck.output_shape())
         self.aux_neck = self.aux_head = None
         if aux_head is not None:
             self.aux_neck = copy.deepcopy(self.neck)
-            self.aux_head = _bind(
+            self.aux_head = bind_part(
                 aux_head,
+                AuxHead,
                 input_shapes=_doubled(self.neck.output_shape()),
                 num_classes=self.head.num_classes,
                 reg_max=self.head.reg_max,
@@ -110,7 +116,11 @@ class NanoDetPlus(nn.Module):
         self.select = dict(
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
-        self.size_divisibility = max(x.stride for x in backbone.output_shape().values())
+        # A backbone of detectron2 that does not say what its images have to be says 0.
+        coarsest = max(shape.stride for shape in backbone.output_shape().values())
+        self.size_divisibility = math.lcm(
+            backbone.size_divisibility or coarsest, self.neck.size_divisibility or 1
+        )
         order, mean, std = getattr(backbone, "input_spec", REFERENCE_INPUT)
         self.flip_channels = order != input_format
         self.register_buffer("pixel_mean", _per_channel(pixel_mean or mean), persistent=False)
@@ -260,30 +270,15 @@ class NanoDetPlus(nn.Module):
                 part.compile(**options)
         self.head.losses = torch.compile(self.head.losses, **options)
 
-    def inference_state_dict(self) -> dict[str, Tensor]:
-        """The state without the auxiliary branch: what an export or a release holds."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("aux_")}
-
-
-def _bind(
-    part: nn.Module | Callable[..., nn.Module],
-    *,
-    input_shapes: Mapping[str, ShapeSpec],
-    **arguments: Any,
-) -> nn.Module:
-    """Build a part from what lies before it; shapes typed in a config have to agree with that."""
-    if isinstance(part, nn.Module):
-        return part
-    typed = getattr(part, "keywords", {}).get("input_shapes") or {}
-    for name, shape in typed.items():
-        if name not in input_shapes:
-            raise ValueError(f"input_shapes has {name!r}; there are {list(input_shapes)}")
-        if shape.channels != input_shapes[name].channels:
-            raise ValueError(
-                f"input_shapes says {shape.channels} channels for {name!r}, "
-                f"but it has {input_shapes[name].channels}"
-            )
-    return part(input_shapes=input_shapes, **arguments)
+    def class_rows(self) -> dict[str, slice]:
+        """Rows of tensors of the state that belong to classes; see the heads' ``class_rows``."""
+        heads = {"head": self.head, "aux_head": self.aux_head}
+        return {
+            f"{part}.{name}": rows
+            for part, head in heads.items()
+            if head is not None
+            for name, rows in head.class_rows().items()
+        }
 
 
 def _doubled(shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
