@@ -58,7 +58,7 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, root: nn.Module):
         super().__init__()
-        convs = [x for x in root.modules() if type(x).forward in _KNOWN_CONVOLUTIONS]
+        convs: list[Any] = [x for x in root.modules() if type(x).forward in _KNOWN_CONVOLUTIONS]
         owners = Counter(id(x.weight) for x in convs)
         # By the tensors that give them away in a call.
         self.convs = {id(x.weight): x for x in convs if owners[id(x.weight)] == 1}
@@ -67,9 +67,9 @@ class _Watch(TorchFunctionMode):
             for x in root.modules()
             if isinstance(x, BATCH_NORMS) and x.running_mean is not None
         }
-        self._takers: dict[nn.Module, set[nn.Module | None]] = defaultdict(set)
+        self._takers: dict[nn.Conv2d, set[nn.Module | None]] = defaultdict(set)
         self._makers: dict[nn.Module, set[nn.Module | None]] = defaultdict(set)
-        self._made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, and so its id
+        self._made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept, and so its id
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -96,7 +96,7 @@ class _Watch(TorchFunctionMode):
             if id(x) in self._made:
                 self._takers[self._made[id(x)][0]].add(taker)
 
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+    def pairs(self) -> list[tuple[nn.Conv2d, nn.Module]]:
         """Each convolution and norm that only ever saw each other."""
         return [
             (conv, norm)
@@ -116,7 +116,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(x)
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight,
         conv.bias,

@@ -101,7 +101,7 @@ def bind_part(
     *,
     input_shapes: Mapping[str, ShapeSpec],
     **arguments: Any,
-) -> nn.Module:
+) -> Any:
     """Build a part from what lies before it, if it is not built yet.
 
     Args:

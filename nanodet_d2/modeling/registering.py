@@ -17,7 +17,7 @@ def register(registry: Registry) -> Callable[[C], C]:
     get a ``ValueError``: there are no keys for the arguments in one.
     """
 
-    def decorate(cls: C) -> C:
+    def decorate(cls: Any) -> Any:
         cls.from_config = classmethod(_refuse)
         cls.__init__ = configurable(cls.__init__)
         registry.register(cls)

@@ -92,7 +92,7 @@ def load_classifier_weights(
     if not wants_pretrained_weights():
         return
     if checkpoint_path:
-        state = read_weights(checkpoint_path).state_dict
+        state: Mapping[str, Tensor] = read_weights(checkpoint_path).state_dict
     else:
         with foreign_weights(what):
             state = download()

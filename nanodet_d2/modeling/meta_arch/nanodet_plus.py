@@ -69,6 +69,14 @@ class NanoDetPlus(nn.Module):
         size_divisibility: of height and width of what goes in; images are padded to it.
     """
 
+    backbone: Backbone
+    neck: Neck
+    head: Head
+    aux_neck: Neck | None
+    aux_head: AuxHead | None
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,
@@ -99,7 +107,8 @@ class NanoDetPlus(nn.Module):
         self.backbone = backbone
         self.neck = bind_part(neck, Neck, input_shapes=backbone.output_shape())
         self.head = bind_part(head, Head, input_shapes=self.neck.output_shape())
-        self.aux_neck = self.aux_head = None
+        self.aux_neck = None
+        self.aux_head = None
         if aux_head is not None:
             self.aux_neck = copy.deepcopy(self.neck)
             self.aux_head = bind_part(
@@ -113,7 +122,7 @@ class NanoDetPlus(nn.Module):
         self.aux_after_detach = aux_after_detach
         self.freeze_norm = freeze_norm
         self.micro_batches = micro_batches
-        self.select = dict(
+        self.select: dict[str, Any] = dict(
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
         # A backbone of detectron2 that does not say what its images have to be says 0.
@@ -190,7 +199,7 @@ class NanoDetPlus(nn.Module):
 
         The branch sees the neck's levels first, then its own.
         """
-        if self.aux_head is None:
+        if self.aux_neck is None or self.aux_head is None:
             return None
         if _training_iteration() >= self.aux_detach_iter:
             if self.aux_after_detach == "drop":
@@ -202,9 +211,7 @@ class NanoDetPlus(nn.Module):
 
     def auxiliary_parameters(self) -> list[nn.Parameter]:
         """Those that only train along; none without the branch."""
-        if self.aux_head is None:
-            return []
-        return [*self.aux_neck.parameters(), *self.aux_head.parameters()]
+        return [x for name, x in self.named_parameters() if name.startswith("aux_")]
 
     @property
     def last_auxiliary_step(self) -> int | None:
@@ -265,14 +272,14 @@ class NanoDetPlus(nn.Module):
 
         The lists that go in and come out stay outside, where they would break the graph.
         """
-        for part in (self.backbone, self.neck, self.head, self.aux_neck, self.aux_head):
-            if part is not None:
-                part.compile(**options)
-        self.head.losses = torch.compile(self.head.losses, **options)
+        for part in self.children():
+            part.compile(**options)
+        head: Any = self.head
+        head.losses = torch.compile(head.losses, **options)
 
     def class_rows(self) -> dict[str, slice]:
         """Rows of tensors of the state that belong to classes; see the heads' ``class_rows``."""
-        heads = {"head": self.head, "aux_head": self.aux_head}
+        heads: dict[str, AuxHead | None] = {"head": self.head, "aux_head": self.aux_head}
         return {
             f"{part}.{name}": rows
             for part, head in heads.items()
