@@ -42,6 +42,7 @@ FUNCTIONS = frozenset(
         "nanodet_d2.engine.solver.parameter_groups",
         "nanodet_d2.engine.solver.warmup_cosine",
         "nanodet_d2.modeling.backbone.resnet.ResNet.make_default_stages",
+        "nanodet_d2.modeling.backbone.resnet.make_dc5_stages",
         "nanodet_d2.modeling.backbone.resnet.make_stage",
         "nanodet_d2.modeling.head.assigner.DynamicSoftLabelAssigner",
         "detectron2.data.build.get_detection_dataset_dicts",
