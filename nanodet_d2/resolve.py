@@ -43,6 +43,7 @@ class ModelSource:
         config_file: that was read; None for a checkpoint.
         checkpoint: path or URL of the weights that belong to it; None for a config.
         official: whether it is of the zoo, which has the weights.
+        version: of the nanodet_d2 that trained a checkpoint.
     """
 
     cfg: DictConfig
@@ -50,6 +51,7 @@ class ModelSource:
     config_file: str | None = None
     checkpoint: str | None = None
     official: bool = False
+    version: str | None = None
 
     def weights(self) -> str:
         """Path or URL of its own weights; those of the zoo are fetched where they are not there.
@@ -62,6 +64,11 @@ class ModelSource:
         if self.checkpoint is None:
             raise ValueError(f"{self.config_file} is a config and needs weights, a checkpoint")
         return self.checkpoint
+
+
+def is_source(text: str) -> bool:
+    """Whether :func:`resolve` is for such a name; the file need not be there."""
+    return text in zoo.names() or suffix_of(text) in CONFIGS + CHECKPOINTS
 
 
 def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) -> ModelSource:
@@ -127,7 +134,7 @@ def _of_checkpoint(source: str, overrides: Sequence[str], *, trust: bool) -> Mod
     _move_here(cfg, source, card.name)
     cfg = apply_overrides(cfg, overrides)
     import_user_code(cfg.data)
-    return ModelSource(cfg, card.name, checkpoint=source)
+    return ModelSource(cfg, card.name, checkpoint=source, version=card.version)
 
 
 def _imports(overrides: Sequence[str]) -> list[str]:

@@ -120,7 +120,7 @@ def table() -> str:
     """All models as a table for a terminal."""
     rows = [("name", "input", "parameters", "GFLOPs", "AP, published", "licence")]
     rows += [
-        (x.name, str(x.input_size), f"{x.parameters:,}", f"{x.gflops:g}", f"{x.ap:g}", x.licence)
+        (x.name, str(x.input_size), f"{x.parameters:,}", f"{x.gflops:g}", f"{x.ap:.1f}", x.licence)
         for x in _ENTRIES.values()
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]

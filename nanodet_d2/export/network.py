@@ -20,6 +20,7 @@ from torchvision.ops import clip_boxes_to_image
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.checkpoint.fetching import local_path, sha256
+from nanodet_d2.checkpoint.loading import AUX_PARTS
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
@@ -96,6 +97,41 @@ def load_model(
         checkpoint_sha256=sha256(local_path(checkpoint)),
     )
     return LoadedModel(model, metadata)
+
+
+def describe_source(
+    source: str, *, overrides: Sequence[str] = (), trust: bool = False
+) -> dict[str, Any]:
+    """What a config, a name or a checkpoint is, by name; no weights are loaded or fetched.
+
+    Args:
+        source, overrides, trust: as of :func:`load_model`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_model`.
+    """
+    resolved = resolve(source, overrides, trust=trust)
+    model = instantiate(_without_download(resolved.cfg.model))
+    sizes = {name: x.numel() for name, x in model.named_parameters()}
+    names = names_for_model(resolved.cfg.data, model.head.num_classes)
+    facts = {
+        "source": source,
+        "name": resolved.name,
+        "config": resolved.config_file or "in the checkpoint",
+        "input": list(resolved.cfg.data.input_size),
+        "classes": len(names),
+        "class_names": names,
+        "backbone": type(model.backbone).__name__,
+        "strides": list(model.head.strides),
+        "parameters": sum(n for name, n in sizes.items() if not name.startswith(AUX_PARTS)),
+        "parameters_in_training": sum(sizes.values()),
+        "score_threshold": model.select["score_thresh"],
+        "nms_threshold": model.select["nms_thresh"],
+    }
+    if resolved.checkpoint is not None:
+        facts["sha256"] = sha256(local_path(resolved.checkpoint))
+        facts["nanodet_d2"] = resolved.version
+    return facts
 
 
 def network(model: NanoDetPlus, kind: str) -> nn.Module:

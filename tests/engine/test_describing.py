@@ -6,15 +6,17 @@ import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from nanodet_d2 import Detector, __version__
 from nanodet_d2.checkpoint import SafeCheckpointer, read_card, read_file
 from nanodet_d2.data.synthetic import CATEGORY_IDS
 from nanodet_d2.engine import Evaluation, evaluate_checkpoint, train
 from nanodet_d2.engine.building import build_model, describe
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.network import describe_source, load_model
 from nanodet_d2.resolve import resolve
 
 CLASS_NAMES = tuple(sorted(CATEGORY_IDS, key=CATEGORY_IDS.get))  # as they come from the file
@@ -94,6 +96,26 @@ def test_a_checkpoint_needs_nothing_else(saved, tmp_path, monkeypatch):
     assert again.metadata.nms_threshold == 0.3
     with pytest.raises(ValueError, match="did you mean 'nms_thresh'"):
         load_model("weights.pth", overrides=["model.nms_tresh=0.3"])
+
+
+def test_what_a_checkpoint_is_in_words(saved, config):
+    facts = describe_source(saved(*BY_OVERRIDES), overrides=["model.nms_thresh=0.3"])
+    assert facts["name"] == "out" and facts["input"] == [64, 64]
+    assert facts["classes"] == 7 and tuple(facts["class_names"]) == CLASS_NAMES
+    assert (facts["score_threshold"], facts["nms_threshold"]) == (0.2, 0.3)
+    assert facts["nanodet_d2"] == __version__ and len(facts["sha256"]) == 64
+    assert 0 < facts["parameters"] < facts["parameters_in_training"]
+    facts = describe_source("nanodet-plus-m-320")
+    assert facts["parameters"] == 1_197_924 and "sha256" not in facts
+
+
+def test_detectors_take_a_checkpoint_by_itself(saved):
+    path = saved("model.score_thresh=0.0")
+    detector = Detector(path, input_size=(96, 64))
+    found = detector(np.zeros((30, 40, 3), np.uint8))
+    assert detector.metadata.name == "out" and len(found.xyxy) > 0
+    with pytest.raises(ValueError, match="has its own weights; allowed with weights: a config"):
+        Detector("model.onnx", path)
 
 
 def test_a_checkpoint_does_not_need_the_data_set_it_was_trained_on(
