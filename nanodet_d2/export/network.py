@@ -10,6 +10,7 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from importlib import metadata as packages
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -111,7 +112,8 @@ def describe_source(
         FileNotFoundError, ValueError: as :func:`load_model`.
     """
     resolved = resolve(source, overrides, trust=trust)
-    model = instantiate(_without_download(resolved.cfg.model))
+    with without_pretrained_weights():
+        model = instantiate(resolved.cfg.model)
     sizes = {name: x.numel() for name, x in model.named_parameters()}
     names = names_for_model(resolved.cfg.data, model.head.num_classes)
     facts = {

@@ -112,7 +112,7 @@ def test_a_traceback_is_shown_when_asked_for(zoo_that, capsys):
 
 def test_json_alone_goes_to_standard_output(zoo_that, capsys):
     def run(args):
-        print("a library prints")
+        sys.stdout.write("a library prints\n")
         return Outcome("for people", {"Hündin": 1}, code=1)
 
     zoo_that(run)
