@@ -25,7 +25,7 @@ help: ## list the targets
 .PHONY: setup
 setup: $(READY) ## make .venv and install everything into it (once; a few minutes)
 
-.venv/.ready: setup.py .ci/constraints.txt .ci/setup nanodet_d2/get_detectron2.py
+.venv/.ready: pyproject.toml setup.py .ci/constraints.txt .ci/setup nanodet_d2/get_detectron2.py
 	@.ci/setup "$(BASE_PYTHON)"
 
 .PHONY: check-python

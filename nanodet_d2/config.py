@@ -14,33 +14,68 @@ from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, ListConfig
 
 _PACKAGE = Path(__file__).resolve().parent
-_CONFIG_ROOTS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # installed; source tree
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> path of the configs that come with the package.
+
+    A wheel holds them as they are named, ``common/train.py`` and ``<project>/<config>.py``; in the
+    source tree a project's lie in ``projects/<project>/configs``.
+    """
+    if (_PACKAGE / "configs").is_dir():
+        return _python_files(_PACKAGE / "configs")
+    found = _python_files(_PACKAGE.parent / "configs")
+    for folder in sorted(_PACKAGE.parent.glob("projects/*/configs")):
+        project = folder.parent.name
+        found.update({f"{project}/{name}": path for name, path in _python_files(folder).items()})
+    return found
+
+
+def _python_files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
+
+
+def config_path(name: str) -> Path:
+    """Path of a config that ships with the package.
+
+    Raises:
+        ValueError: if there is none of that name; the message lists those there are.
+    """
+    shipped = shipped_configs()
+    if name not in shipped:
+        raise ValueError(f"no config {name!r}; there are: {', '.join(shipped) or 'none'}")
+    return shipped[name]
 
 
 def get_config(name: str) -> DictConfig:
     """Load a config that ships with the package, e.g. ``get_config("common/train.py")``.
 
     Raises:
-        ValueError: if there is none of that name; the message lists those there are.
+        ValueError: as :func:`config_path`.
     """
-    for root in _CONFIG_ROOTS:
-        if (root / name).is_file():
-            return LazyConfig.load(str(root / name))
-    known = sorted({str(f.relative_to(r)) for r in _CONFIG_ROOTS for f in r.rglob("*.py")})
-    raise ValueError(f"no config {name!r}; there are: {', '.join(known) or 'none'}")
+    return LazyConfig.load(str(config_path(name)))
 
 
-def partial(constructor: Callable) -> Callable[..., DictConfig]:
+class LazyPartial:
     """Like ``LazyCall``, for a part whose parent supplies the remaining arguments.
 
-    ``model.neck = partial(GhostPAN)(out_channels=96)`` makes a config node which instantiates to
-    ``functools.partial(GhostPAN, out_channels=96)``; the meta-architecture adds ``input_shapes``.
+    ``model.neck = LazyPartial(GhostPAN)(out_channels=96)`` makes a config node which instantiates
+    to ``functools.partial(GhostPAN, out_channels=96)``; the meta-architecture adds
+    ``input_shapes``.
+
+    Args:
+        constructor: a class or function that can be imported by its name.
     """
-    return functools.partial(LazyCall(bind), constructor=_convert_target_to_string(constructor))
+
+    def __init__(self, constructor: Callable[..., Any]):
+        self.constructor = _convert_target_to_string(constructor)
+
+    def __call__(self, **arguments: Any) -> DictConfig:
+        return LazyCall(bind)(constructor=self.constructor, **arguments)
 
 
 def bind(*, constructor: str, **arguments: Any) -> functools.partial:
-    """What a :func:`partial` node instantiates to.
+    """What a :class:`LazyPartial` node instantiates to.
 
     Raises:
         ValueError: for an argument that the constructor does not take.

@@ -12,6 +12,7 @@ import torch
 
 from nanodet_d2 import runtime
 from nanodet_d2.export.network import LoadedModel, load_model, network
+from nanodet_d2.resolve import is_source
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.backends.base import require_threads
 from nanodet_d2.runtime.backends.torchscript import torch_threads
@@ -29,8 +30,9 @@ class Detector(runtime.Detector):
     A config is a program, which is run: open only those that you trust.
 
     Args:
-        source: an exported file; a lazy config, "x.py"; or a model that ``load_model`` has loaded.
-        weights: the config's checkpoint.
+        source: an exported file; a checkpoint that a training wrote; a name of the zoo; a config;
+            or a model that ``load_model`` has loaded.
+        weights: a checkpoint in place of the source's own; a config needs it.
         device: of torch for configs, "cuda" where there is one if None; else of the file's backend.
         options: of the class above; ``input_size`` is free for configs.
 
@@ -51,12 +53,11 @@ class Detector(runtime.Detector):
         max_pixels: int = MAX_PIXELS,
         device: str | None = None,
     ):
-        if isinstance(source, LoadedModel) or str(source).endswith(".py"):
+        if isinstance(source, LoadedModel) or is_source(str(source)):
             loaded = source
             if not isinstance(loaded, LoadedModel):
-                if weights is None:
-                    raise ValueError(f"{source} is a config and needs weights, a checkpoint")
-                loaded = load_model(str(source), str(weights), input_size=input_size)
+                checkpoint = None if weights is None else str(weights)
+                loaded = load_model(str(source), checkpoint, input_size=input_size)
             backend = PyTorch(loaded, num_threads, device)
             described = dataclasses.replace(loaded.metadata.input, dynamic=True)
             found = dataclasses.replace(loaded.metadata, input=described)

@@ -11,13 +11,15 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.config import (
+    LazyPartial,
     apply_overrides,
     bind,
     get_config,
-    partial,
     refuse_unknown_train_keys,
+    shipped_configs,
 )
 from nanodet_d2.modeling import GhostPAN, NanoDetPlusHead, ShuffleNetV2
+from nanodet_d2.resolve import resolve
 
 CONFIGS = [
     "nanodet_plus_m_320",
@@ -114,8 +116,15 @@ def test_shipped_config_by_name():
         get_config("common/trian.py")
 
 
+def test_a_projects_config_by_name(load):
+    cfg = get_config("nanodet_plus/nanodet_plus_m_416.py")
+    assert list(cfg.data.input_size) == list(load("nanodet_plus_m_416").data.input_size)
+    assert {f"nanodet_plus/{name}.py" for name in CONFIGS} <= set(shipped_configs())
+    assert resolve("nanodet_plus/finetune_416.py", ["train.max_iter=3"]).cfg.train.max_iter == 3
+
+
 def test_partial_waits_for_its_parent():
-    node = partial(GhostPAN)(out_channels=16, num_extra_levels=0)
+    node = LazyPartial(GhostPAN)(out_channels=16, num_extra_levels=0)
     node.out_channels = 32
     part = instantiate(node)
     assert isinstance(part, functools.partial) and part.func is GhostPAN

@@ -14,8 +14,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from .card import Card
 from .faults import DamagedError
-from .reading import read_file
+from .reading import CARD_KEY, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,21 @@ class SafeCheckpointer(DetectionCheckpointer):
     Args:
         model, save_dir, checkpointables: as in detectron2's.
         tag: a saved file becomes the one to resume from.
+        card: what every file says about itself; nothing if None.
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, tag: bool = True, **checkpointables: Any
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        tag: bool = True,
+        card: Card | None = None,
+        **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.tag = tag
+        self.card = card
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth under another name, then rename it.
@@ -50,7 +59,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds of the present state; tensors are those in use, no copies."""
         states = {key: x.state_dict() for key, x in self.checkpointables.items()}
-        return {"model": self.model.state_dict(), **states}
+        card = {CARD_KEY: self.card.to_dict()} if self.card is not None else {}
+        return {"model": self.model.state_dict(), **states, **card}
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a checkpoint's content to ``name``.pth; raises as :meth:`save`."""

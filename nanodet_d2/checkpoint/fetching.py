@@ -23,7 +23,7 @@ _BLOCK = 2**20
 
 
 def local_path(source: str) -> str:
-    """Path of a file, fetched into a cache if it is a URL.
+    """Path of a file, fetched into a cache if it is a URL, where its checksum is kept as well.
 
     Args:
         source: a path, a URL, or what else detectron2's ``PathManager`` knows; with
@@ -31,7 +31,8 @@ def local_path(source: str) -> str:
             and one that was fetched is forgotten.
 
     Raises:
-        ValueError: for another content, a checksum of another form, or a URL that gives no file.
+        ValueError: for another content, a checksum of another form, a URL that gives no file, or a
+            cached file that has changed since it was fetched.
     """
     place, mark, digest = str(source).partition(_MARK)
     if mark and not _DIGEST.fullmatch(digest):
@@ -44,8 +45,17 @@ def local_path(source: str) -> str:
     if found != digest.lower():
         if fetched:
             os.remove(path)
+            _written_down(Path(path)).unlink(missing_ok=True)
         raise ValueError(f"{place} has the sha256 {found}; allowed by {source}: {digest.lower()}")
     return path
+
+
+def suffix_of(source: str) -> str:
+    """The end of the name of a path's or a URL's file, such as ".pth", without a checksum."""
+    place = str(source).partition(_MARK)[0]
+    if urlsplit(place).scheme in _SCHEMES:
+        place = urlsplit(place).path
+    return PurePosixPath(place).suffix
 
 
 def sha256(path: str) -> str:
@@ -74,11 +84,38 @@ def _fetch(url: str) -> str:
     path = cached_path(url)
     with file_lock(str(path)):  # of the processes that start together only one fetches
         if path.is_file():
+            _require_unchanged(path, url)
             logger.info("%s is cached as %s", url, path)
             return str(path)
         try:
-            download(url, str(path.parent), filename=path.name)
+            download(url, str(path.parent), filename=path.name)  # under another name, then renamed
         except OSError as error:
             raise ValueError(f"{url} cannot be fetched: {error}") from error
-    logger.info("%s: fetched; to accept nothing else: %s%s%s", path, url, _MARK, sha256(str(path)))
+        digest = _write_down(path)
+    logger.info("%s: fetched; to accept nothing else: %s%s%s", path, url, _MARK, digest)
     return str(path)
+
+
+def _written_down(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _write_down(path: Path) -> str:
+    """Write a file's checksum beside it, as ``sha256sum`` does, and return it."""
+    digest, unfinished = sha256(str(path)), path.with_name(path.name + ".sha256.unfinished")
+    unfinished.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    os.replace(unfinished, _written_down(path))
+    return digest
+
+
+def _require_unchanged(path: Path, url: str) -> None:
+    if not _written_down(path).is_file():  # of an earlier version, or killed in between
+        _write_down(path)
+        return
+    words = _written_down(path).read_text(encoding="utf-8", errors="replace").split()
+    found = sha256(str(path))
+    if words[:1] != [found]:
+        raise ValueError(
+            f"{path}, which was fetched from {url}, has changed since: its sha256 is {found}, and "
+            f"was {words[0] if words else 'not written down'}. Remove it to have it fetched again"
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ _WEIGHT_KEYS = ("model", "state_dict")
 # Of torch.load; the first holds even where a caller asks for the opposite.
 _FORCE, _UNFORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _environment = threading.RLock()  # of the two above: threads that change them in turn mix them up
-EMA_KEY = "ema"
+EMA_KEY, CARD_KEY = "ema", "card"
+SAFETENSORS = ".safetensors"  # the end of a file's name
 
 
 class Weights(NamedTuple):
@@ -51,7 +53,8 @@ def read_file(source: str) -> Any:
 
     Args:
         source: a local path, or a URL (it is cached), with a checksum if wanted; see
-            :func:`.fetching.local_path`.
+            :func:`.fetching.local_path`. The content of a safetensors file is that of a checkpoint
+            with the same "model" and "card".
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -59,11 +62,15 @@ def read_file(source: str) -> Any:
             run code, or would grow in memory beyond its size.
         ValueError: if it cannot be read for another reason.
         MemoryError, OSError, RuntimeError: as they are, if memory is short or the disk fails.
+        ImportError: for a safetensors file without that package.
     """
     path = local_path(source)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {source} not found")
+    read_safetensors = safetensors_reader() if path.endswith(SAFETENSORS) else None
     try:
+        if read_safetensors is not None:
+            return read_safetensors(path)
         check_records(path)
         with _trainer_placeholders(path):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -76,6 +83,32 @@ def read_file(source: str) -> Any:
             f"checkpoint {source} cannot be read safely. It is damaged, not a torch file, or holds "
             f"objects other than weights (nothing of it was run): {reason}"
         ) from error
+
+
+def safetensors_reader() -> Callable[[str], dict[str, Any]]:
+    """Reads a safetensors file as the content of a checkpoint: "model", and "card" if it has one.
+
+    Raises:
+        ImportError: without the package.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ImportError(
+            "safetensors files need the package safetensors: pip install safetensors"
+        ) from error
+
+    def read(path: str) -> dict[str, Any]:
+        with safe_open(path, framework="pt") as file:
+            content: dict[str, Any] = {
+                "model": {name: file.get_tensor(name) for name in file.keys()}
+            }
+            card = (file.metadata() or {}).get(CARD_KEY)
+        if card is not None:
+            content[CARD_KEY] = json.loads(card)
+        return content
+
+    return read
 
 
 @contextlib.contextmanager

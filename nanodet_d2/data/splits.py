@@ -6,34 +6,34 @@ A split is one of these, and ``images``, the folder of its images:
 - ``voc``: a folder of Pascal VOC's XML files,
 - ``yolo``: a folder of YOLO's text files, whose class names ``data.classes`` lists,
 
-or else ``name``, a data set that is registered in detectron2.
+or else ``name``, a data set that is registered in detectron2, by a module of ``data.imports`` if it
+is the user's own. detectron2's way to say so, ``dataloader.train.dataset.names=…``, counts as well.
 
 ``allow_outside`` lets the files name images outside that folder.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
-
-from nanodet_d2.runtime.images import ImageError
+from omegaconf import ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .coco import categories_by_id, read_coco_json, to_records
 from .coco_schema import is_evaluable
-from .files import Problems
-from .images import image_size
+from .registered import import_user_code, registered_classes, registered_content
 from .voc import read_voc
 from .yolo import read_yolo
 
+_LOADERS = {"train": "train", "val": "test"}  # a split's section of ``dataloader``
+_SHIPPED = {"train": "coco_2017_train", "val": "coco_2017_val"}  # of the shipped config
 _PALETTE = [tuple(map(int, color)) for color in colormap(rgb=True, maximum=255)]
 
 
@@ -45,8 +45,8 @@ def num_classes(data: Mapping[str, Any]) -> int:
 def class_names(data: Mapping[str, Any]) -> list[str]:
     """Classes in the model's order.
 
-    Those of ``data.classes``, else of the first split that is given as files, else of train's
-    registered data set.
+    Those of ``data.classes``, else of the first split whose data set is not the one that the config
+    ships with, else of that of train.
     """
     if data.get("classes"):
         return list(data["classes"])
@@ -54,7 +54,21 @@ def class_names(data: Mapping[str, Any]) -> list[str]:
         source = _source(data, split)
         if source is not None:
             return list(_categories(source).values())
-    return _registered_classes(data["train"]["name"])
+        if _registered_name(data, split) != _SHIPPED[split]:
+            return _registered_classes(data, split)
+    return _registered_classes(data, "train")
+
+
+def names_for_model(data: Mapping[str, Any] | None, count: int) -> list[str]:
+    """Names of a model's so many classes: numbers, if ``data`` tells none, or not as many.
+
+    So it is where ``model.head.num_classes`` was set by hand.
+    """
+    names: list[str] = []
+    if data is not None:
+        with suppress(ValueError):
+            names = class_names(data)
+    return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 
 def split_name(data: Mapping[str, Any], split: str) -> str:
@@ -66,12 +80,18 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
 
     Raises:
         ValueError: if images or name are missing or unknown, or if the split's classes are not
-            those of :func:`class_names`; the order of ids may differ.
+            those of :func:`class_names`; the order of ids may differ, but in a registered data set,
+            whose ids are the classes' numbers.
     """
     source = _source(data, split)
     if source is None:
-        name = data[split]["name"]
-        _require_same_classes(_registered_classes(name), data, split)
+        name, found = _registered_name(data, split), _registered_classes(data, split)
+        _require_same_classes(found, data, split)
+        if found != class_names(data):
+            raise ValueError(
+                f"data set {name!r} numbers its classes {_short(found)}, but the model's are "
+                f"{_short(class_names(data))}; allowed for a registered data set: the same order"
+            )
         return name
     _require_images(source, split)
     return _register(source, data, split)
@@ -93,66 +113,11 @@ def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], 
     """
     source = _source(data, split)
     if source is None:
-        name = data[split]["name"]
-        return _registered_content(name), name, ""
+        name = _registered_name(data, split)
+        return registered_content(name, _registered_classes(data, split)), name, ""
     _require_images(source, split)
     source = _with_all_classes(source, data)
     return _READERS[source.form](source), source.annotations, source.images
-
-
-def _registered_content(name: str) -> dict[str, Any]:
-    categories = [{"id": i, "name": x} for i, x in enumerate(_registered_classes(name))]
-    images, annotations, problems = [], [], Problems()
-    with _named(name):
-        for record in DatasetCatalog.get(name):
-            path = record["file_name"]
-            key = record.get("image_id", path)
-            height, width = _registered_size(record, problems)
-            images.append({"id": key, "file_name": path, "height": height, "width": width})
-            if height and width:
-                annotations += [_as_coco(x, key) for x in record.get("annotations", [])]
-    return {
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-        "problems": problems,
-    }
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Name the data set in whatever it makes fail: a registered one is anybody's code."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"data set {name!r} cannot be read: {reason}") from error
-
-
-def _registered_size(record: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
-    """(height, width) of a record, (0, 0) where nothing tells them."""
-    if record.get("height") is not None and record.get("width") is not None:
-        return int(record["height"]), int(record["width"])
-    try:
-        return image_size(record["file_name"])
-    except ImageError as error:
-        what = "images of unknown size that cannot be read, boxes not checked"
-        problems.add(what, f"{error.path}: {error.reason}")
-        return 0, 0
-
-
-def _as_coco(annotation: Mapping[str, Any], image_id: Any) -> dict[str, Any]:
-    """An annotation of a record; what it lacks is None."""
-    box = annotation.get("bbox")
-    if box is not None:
-        mode = annotation.get("bbox_mode", BoxMode.XYXY_ABS)  # as the mapper takes it
-        box = BoxMode.convert(list(box), mode, BoxMode.XYWH_ABS)
-    return {
-        "image_id": image_id,
-        "category_id": annotation.get("category_id"),
-        "bbox": box,
-        "iscrowd": annotation.get("iscrowd", 0),
-    }
 
 
 class _Source(NamedTuple):
@@ -166,6 +131,8 @@ class _Source(NamedTuple):
 
 def _source(data: Mapping[str, Any], split: str) -> _Source | None:
     """None for a registered data set."""
+    if split not in data or _name_given_to_loader(data, split):
+        return None
     given = [form for form in _READERS if data[split].get(form)]
     if len(given) > 1:
         raise ValueError(f"data.{split} has {' and '.join(given)}; allowed: one of them")
@@ -242,19 +209,31 @@ def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
     return name
 
 
-def _registered_classes(name: str) -> list[str]:
-    if name not in DatasetCatalog:
-        close = ", ".join(difflib.get_close_matches(name, DatasetCatalog.list(), n=3))
-        raise ValueError(
-            f"data set {name!r} is not registered in detectron2; close: {close or 'none'}"
-        )
-    if not hasattr(MetadataCatalog.get(name), "thing_classes"):
-        with _named(name):
-            DatasetCatalog.get(name)  # some tell their classes only when they are read
-    classes = getattr(MetadataCatalog.get(name), "thing_classes", None)
-    if not classes:
-        raise ValueError(f"data set {name!r} has no thing_classes in its metadata")
-    return list(classes)
+def _registered_name(data: Mapping[str, Any], split: str) -> str:
+    section = data.get(split, {})
+    return _name_given_to_loader(data, split) or section.get("name") or _SHIPPED[split]
+
+
+def _name_given_to_loader(data: Mapping[str, Any], split: str) -> str:
+    """The data set of ``dataloader.….dataset.names=…``, which replaces the call of ``split_name``.
+
+    Of several, detectron2 sees to it that they have the same classes. Empty if it still is the
+    call, or if ``data`` is no part of a whole config.
+    """
+    if not OmegaConf.is_config(data):
+        return ""
+    try:
+        names = OmegaConf.select(data, f"..dataloader.{_LOADERS[split]}.dataset.names")
+    except OmegaConfBaseException:
+        return ""
+    if isinstance(names, ListConfig) and names:
+        names = names[0]
+    return names if isinstance(names, str) else ""
+
+
+def _registered_classes(data: Mapping[str, Any], split: str) -> list[str]:
+    import_user_code(data)
+    return registered_classes(_registered_name(data, split))
 
 
 def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str) -> None:
@@ -262,9 +241,15 @@ def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str)
     if set(found) != set(expected):
         only = [x for x in found if x not in set(expected)]
         lacking = [x for x in expected if x not in set(found)]
+        remedy = "give both data.train and data.val with the same classes"
+        if _source(data, split) is None and _registered_name(data, split) == _SHIPPED[split]:
+            remedy = (
+                f"it still is {_SHIPPED[split]}. Give data.{split}.json=… and data.{split}.images=…"
+                f", or data.{split}.name=…, a data set registered in detectron2"
+            )
         raise ValueError(
             f"data.{split} has the classes {_short(found)}, but the model is for "
-            f"{_short(expected)}: give both data.train and data.val with the same classes. "
+            f"{_short(expected)}: {remedy}. "
             f"Only in data.{split}: {_short(only)}; lacking in it: {_short(lacking)}"
         )
 

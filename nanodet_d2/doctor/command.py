@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-from nanodet_d2.config import apply_overrides
 from nanodet_d2.data.files import Problems
 from nanodet_d2.data.formats import VOC, YOLO, looks_like
 from nanodet_d2.data.splits import split_content
+from nanodet_d2.resolve import resolve
 from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 
 from .annotations import Split, examine_annotations
@@ -84,6 +83,7 @@ def data_section(args: argparse.Namespace) -> dict[str, Any]:
     if args.val:
         data["val"] = _split(args.val, args.val_images or args.images)
     data["classes"] = args.classes.split(",") if args.classes else None
+    data["imports"] = args.imports.split(",") if args.imports else []
     data["allow_outside"] = args.allow_outside
     return data
 
@@ -109,7 +109,7 @@ def examine(args: argparse.Namespace) -> tuple[dict[str, Split], Problems, list[
     """The splits, and problems and notes of them together."""
     cfg = None
     if args.config_file:
-        cfg = apply_overrides(LazyConfig.load(args.config_file), args.overrides)
+        cfg = resolve(args.config_file, args.overrides).cfg
     data = data_section(args) if cfg is None else cfg.data
     limits = pixel_limits(args, cfg)
     size = args.input_size or data.get("input_size") or [416, 416]

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from nanodet_d2.config import apply_overrides, refuse_unknown_train_keys
+from nanodet_d2.config import refuse_unknown_train_keys
+from nanodet_d2.resolve import resolve
 
 from .batch_size import choose_batch_size
 from .nonfinite import replay
@@ -24,9 +25,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     Args:
         args: of detectron2's ``default_argument_parser``: ``config_file``, ``opts``, ``eval_only``
-            and ``resume`` are used.
+            and ``resume`` are used. In place of a config a checkpoint does that knows its own.
     """
-    cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    source = resolve(args.config_file, args.opts)
+    cfg = source.cfg
+    args = argparse.Namespace(**{**vars(args), "config_file": source.config_file or ""})
     refuse_unknown_train_keys(cfg)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
     if not args.eval_only:
@@ -41,6 +44,6 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def replay_report(config_file: str, overrides: Sequence[str], report: str) -> dict[str, float]:
     """The losses of a step whose loss was not finite, made again from its report."""
-    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    cfg = resolve(config_file, overrides).cfg
     model = instantiate(cfg.model).to(cfg.train.device).train()
     return {name: float(loss) for name, loss in replay(model, report).items()}

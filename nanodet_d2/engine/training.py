@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from typing import Any
@@ -18,7 +19,7 @@ from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_trai
 from nanodet_d2.data.validation import warn_of_shared_images
 from nanodet_d2.layers import norms_are_folded
 
-from .building import build_model, build_optimizer_of, distribute, uses_gpu
+from .building import build_model, build_optimizer_of, describe, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
 from .ending import EarlyStop, InterruptCheckpointer, LastGood
 from .evaluation import RAW_PREFIX, Evaluation
@@ -50,7 +51,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     if not cfg.train.init_checkpoint:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
-    model = build_model(cfg)
+    model = build_model(cfg, checkpoint_follows=True)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
     return Evaluation(cfg)(distribute(cfg, model))
 
@@ -76,7 +77,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
         _be_deterministic()
-    model = build_model(cfg)
+    model = build_model(cfg, checkpoint_follows=resumed is not None)
     if resumed is None:
         _start_anew(cfg, model, set_aside=not resume)
     if cfg.train.sync_norm:
@@ -96,7 +97,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         checkpointables["ema"] = ema
         if ema.start_share:
             checkpointables["ema_start"] = StartOfEMA(ema)
-    checkpointer = SafeCheckpointer(model, cfg.train.output_dir, **checkpointables)
+    checkpointer = SafeCheckpointer(
+        model, cfg.train.output_dir, card=describe(cfg, model), **checkpointables
+    )
 
     results: dict[str, Any] = {}
 
@@ -200,13 +203,17 @@ def _build_hooks(
 def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list[BestCheckpointer]:
     period, folder = cfg.train.eval_period, checkpointer.save_dir
     # A resume goes on from the latest checkpoint, not from the best: these are not tagged.
-    whole = SafeCheckpointer(checkpointer.model, folder, tag=False, **checkpointer.checkpointables)
+    silent = functools.partial(
+        SafeCheckpointer, checkpointer.model, folder, tag=False, card=checkpointer.card
+    )
+    whole = silent(**checkpointer.checkpointables)
     best = [BestCheckpointer(period, whole, BEST_METRIC)]
     if cfg.train.ema.enabled and cfg.train.evaluate_raw:
         # Without the averaged weights, which would be loaded in place of the raw ones.
-        raw = SafeCheckpointer(checkpointer.model, folder, tag=False)
         best.append(
-            BestCheckpointer(period, raw, RAW_PREFIX + BEST_METRIC, file_prefix="model_best_raw")
+            BestCheckpointer(
+                period, silent(), RAW_PREFIX + BEST_METRIC, file_prefix="model_best_raw"
+            )
         )
     return best
 

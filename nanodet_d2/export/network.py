@@ -10,22 +10,23 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from importlib import metadata as packages
-from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
 from nanodet_d2.checkpoint.fetching import local_path, sha256
-from nanodet_d2.config import apply_overrides
-from nanodet_d2.data.splits import class_names
+from nanodet_d2.checkpoint.loading import AUX_PARTS
+from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.modeling.head import clip_boxes
+from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
+from nanodet_d2.resolve import resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
 
 VERSIONED = (
@@ -42,38 +43,41 @@ class LoadedModel:
 
 
 def load_model(
-    config_file: str,
-    checkpoint: str,
+    source: str,
+    checkpoint: str | None = None,
     *,
     input_size: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> LoadedModel:
-    """Build a lazy config's model and load a checkpoint that fits it as a whole.
+    """Build a model and load a checkpoint that fits it as a whole.
 
     Args:
-        checkpoint: path or URL of any file that ``load_weights`` knows.
+        source: what ``nanodet_d2.resolve.resolve`` knows: a config, the ``config.yaml`` that a
+            training wrote, or a checkpoint that a training wrote, which needs nothing else.
+        checkpoint: path or URL of any file that ``load_weights`` knows; the source's own if None.
         input_size: (height, width) in place of the config's.
         overrides: ``key=value`` of the config.
+        trust: let a checkpoint name any code to build its model with.
 
     Raises:
         FileNotFoundError: if a file is not there.
-        ValueError: for a checkpoint that does not fit, or an input that cannot be exported.
+        ValueError: for a source that is refused, a checkpoint that does not fit, or an input that
+            cannot be exported.
     """
-    if not Path(config_file).is_file():
-        raise FileNotFoundError(f"config {config_file} not found")
-    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    resolved = resolve(source, overrides, trust=trust)
+    checkpoint = checkpoint or resolved.weights()
+    cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    names = class_names(cfg.data)
-    model = instantiate(_without_download(cfg.model)).eval()
+    with without_pretrained_weights():
+        model = instantiate(cfg.model).eval()
     load_weights(model, checkpoint, require_all=True)
     height, width = input_size or cfg.data.input_size
     check_size((height, width), model.size_divisibility)
-    if len(names) != model.head.num_classes:
-        names = [f"class {i}" for i in range(model.head.num_classes)]  # set by hand
     metadata = ExportMetadata(
-        name=Path(config_file).stem,
+        name=resolved.name,
         kind="raw",
-        class_names=tuple(names),
+        class_names=tuple(names_for_model(cfg.data, model.head.num_classes)),
         strides=tuple(model.head.strides),
         reg_max=model.head.reg_max,
         input=InputDescription(
@@ -96,6 +100,42 @@ def load_model(
     return LoadedModel(model, metadata)
 
 
+def describe_source(
+    source: str, *, overrides: Sequence[str] = (), trust: bool = False
+) -> dict[str, Any]:
+    """What a config, a name or a checkpoint is, by name; no weights are loaded or fetched.
+
+    Args:
+        source, overrides, trust: as of :func:`load_model`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_model`.
+    """
+    resolved = resolve(source, overrides, trust=trust)
+    with without_pretrained_weights():
+        model = instantiate(resolved.cfg.model)
+    sizes = {name: x.numel() for name, x in model.named_parameters()}
+    names = names_for_model(resolved.cfg.data, model.head.num_classes)
+    facts = {
+        "source": source,
+        "name": resolved.name,
+        "config": resolved.config_file or "in the checkpoint",
+        "input": list(resolved.cfg.data.input_size),
+        "classes": len(names),
+        "class_names": names,
+        "backbone": type(model.backbone).__name__,
+        "strides": list(model.head.strides),
+        "parameters": sum(n for name, n in sizes.items() if not name.startswith(AUX_PARTS)),
+        "parameters_in_training": sum(sizes.values()),
+        "score_threshold": model.select["score_thresh"],
+        "nms_threshold": model.select["nms_thresh"],
+    }
+    if resolved.checkpoint is not None:
+        facts["sha256"] = sha256(local_path(resolved.checkpoint))
+        facts["nanodet_d2"] = resolved.version
+    return facts
+
+
 def network(model: NanoDetPlus, kind: str) -> nn.Module:
     """A fused copy of the model as a network for tensors, "raw", "split" or "decoded"."""
     fused = copy.deepcopy(model).fuse()
@@ -108,6 +148,7 @@ class RawNetwork(nn.Module):
     def __init__(self, model: NanoDetPlus):
         super().__init__()
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.head
+        self.size_divisibility = model.size_divisibility
 
     def forward(self, data: Tensor) -> Tensor:
         raw = self.head(self.neck(self.backbone(data)))
@@ -124,7 +165,7 @@ class DecodedNetwork(RawNetwork):
     def forward(self, data: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.neck(self.backbone(data))
         found = self.head.decode(self.head(pyramid), self.head.priors(pyramid))
-        return clip_boxes(found.boxes, *data.shape[-2:]), found.logits.sigmoid()
+        return clip_boxes_to_image(found.boxes, data.shape[-2:]), found.logits.sigmoid()
 
 
 class SplitNetwork(RawNetwork):
@@ -132,11 +173,7 @@ class SplitNetwork(RawNetwork):
     (N, H_i, W_i, 4 * (R + 1)) of each: what the reference's ncnn program reads."""
 
     def forward(self, data: Tensor) -> tuple[Tensor, ...]:
-        head, pyramid = self.head, self.neck(self.backbone(data))
-        maps = [
-            predictor(tower(pyramid[name]))
-            for name, tower, predictor in zip(head.in_features, head.towers, head.predictors)
-        ]
+        maps = self.head.maps(self.neck(self.backbone(data)))
         parts = [x.split([self._classes, x.shape[1] - self._classes], dim=1) for x in maps]
         return (*(s.sigmoid() for s, _ in parts), *(b.permute(0, 2, 3, 1) for _, b in parts))
 
@@ -153,20 +190,10 @@ def versions() -> dict[str, str]:
 
 
 def _refuse_other_resize(cfg: DictConfig) -> None:
-    for augmentation in cfg.dataloader.test.mapper.augmentations:
+    augmentations = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations")
+    for augmentation in augmentations or ():
         if augmentation.get("keep_ratio"):
             raise ValueError(
                 "the config evaluates with keep_ratio=True; allowed for an export: False "
                 "(images are stretched to the input size)"
             )
-
-
-def _without_download(node: Any) -> Any:
-    """The config of a model whose weights come from a checkpoint: those of timm's and torchvision's
-    networks need not be fetched first. (The native ones take their normalisation from the flag.)"""
-    target = str(node.backbone.get("_target_", ""))
-    if not node.backbone.get("pretrained") or "Timm" not in target and "Torchvision" not in target:
-        return node
-    node = copy.deepcopy(node)
-    OmegaConf.update(node, "backbone.pretrained", False)
-    return node

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,33 +10,7 @@ import torch
 
 from nanodet_d2.checkpoint import read_weights
 from nanodet_d2.checkpoint.fetching import cached_path, local_path, sha256
-
-
-@contextlib.contextmanager
-def serve(content: bytes):
-    """URL of a server that answers every path with the same bytes, and the paths asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            asked.append(self.path)
-            gone = "absent" in self.path
-            self.send_response(404 if gone else 200)
-            self.send_header("Content-Length", str(0 if gone else len(content)))
-            self.end_headers()
-            self.wfile.write(b"" if gone else content)
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+from tests.serving import serve
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +65,26 @@ def test_a_checksum_accepts_one_content_only(tmp_path, caplog):
         for wrong in ("", "12", good + "0", "x" * 64):
             with pytest.raises(ValueError, match="allowed: 64 hexadecimal digits"):
                 local_path(f"{place}#sha256={wrong}")
+
+
+def test_a_cached_file_that_has_changed_is_refused(tmp_path):
+    content = weights(tmp_path, 1.0)
+    with serve(content) as (url, asked):
+        path = Path(local_path(f"{url}/m.pth"))
+        beside = path.with_name("m.pth.sha256")
+        assert beside.read_text() == f"{hashlib.sha256(content).hexdigest()}  m.pth\n"
+        path.write_bytes(b"other")
+        with pytest.raises(
+            ValueError, match="m.pth, which was fetched .*has changed since.*Remove"
+        ):
+            local_path(f"{url}/m.pth")
+        path.unlink()
+        assert local_path(f"{url}/m.pth") == str(path) and len(asked) == 2
+        beside.unlink()  # as an earlier version left it
+        assert local_path(f"{url}/m.pth") == str(path) and beside.is_file()
+        beside.write_text("")
+        with pytest.raises(ValueError, match="was not written down"):
+            local_path(f"{url}/m.pth")
 
 
 def test_a_local_file_may_be_pinned_too(tmp_path):

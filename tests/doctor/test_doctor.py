@@ -224,6 +224,21 @@ def test_a_registered_set_is_examined(register, run, place, tmp_path, mode):
     assert report["train"]["sizes"] == {**report["train"]["sizes"], "64 to 128": 1}
 
 
+def test_the_code_that_registers_a_set_is_imported(run, place, tmp_path, monkeypatch):
+    place(good())
+    (tmp_path / "doctors_sets.py").write_text(
+        "from detectron2.data import DatasetCatalog, MetadataCatalog\n"
+        "DatasetCatalog.register('doctors_other', lambda: [])\n"
+        "MetadataCatalog.get('doctors_other').thing_classes = ['cat']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, report, _ = run("doctors_other", "--imports", "doctors_sets")
+    DatasetCatalog.remove("doctors_other")
+    assert code == 1 and report["train"]["images"] == 0
+    code, report, _ = run("doctors_third", "--imports", "doctors_fourth")
+    assert code == 2 and "doctors_fourth cannot be imported" in report["error"]
+
+
 def test_registered_images_of_unknown_size_are_findings(register, run, place, tmp_path):
     place(good())
     (tmp_path / "train" / "1.png").write_bytes(b"no image")

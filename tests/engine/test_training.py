@@ -300,7 +300,7 @@ def test_raw_weights_are_evaluated_beside_the_averaged_ones(config, tmp_path, mo
     assert json.loads((out / "evaluation.json").read_text()) == results
     name = "head.predictors.0.weight"
     raw, averaged = (read_file(str(out / f"model_best{x}.pth")) for x in ("_raw", ""))
-    assert raw.keys() == {"model", "iteration"} and torch.equal(raw["model"][name], seen[0])
+    assert raw.keys() == {"model", "iteration", "card"} and torch.equal(raw["model"][name], seen[0])
     assert torch.equal(averaged["ema"][name], seen[3])
     assert json.loads((out / "model_best_raw.json").read_text())["metric"] == "raw_bbox/AP"
     assert (out / "last_checkpoint").read_text() == "model_final.pth"

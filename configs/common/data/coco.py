@@ -19,6 +19,8 @@ data = dict(
     train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None),
     val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None),
     classes=None,  # names; needed for YOLO, else found in the files
+    # Modules that are imported first, e.g. [my_package.datasets], whose code registers data sets.
+    imports=[],
     allow_outside=False,  # the files may name images outside these folders
     input_size=[320, 320],  # height, width
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..sources import CONFIG_HELP, config_of
+from ..sources import CONFIG_HELP
 from ..verb import Outcome
 
 HELP = "check a data set before a training"
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val", metavar="DATASET", help="that of the evaluation, checked against the first")
     add("--val-images", metavar="FOLDER", help="of its images; as --images if not given")
     add("--classes", help="names in the model's order, as in cat,dog")
+    add("--imports", metavar="MODULES", help="whose code registers DATASET, as in my_package.sets")
     add("--config", dest="config_file", metavar="CONFIG", help=f"{CONFIG_HELP}. What is checked is "
         "what a training with these overrides would use")  # fmt: skip
     add("--input-size", type=numbers, metavar="H,W", help="of the network; 416,416 or the config's")
@@ -52,8 +53,6 @@ def run(args: argparse.Namespace) -> Outcome:
     _check(args)
     from nanodet_d2.doctor.command import check
 
-    if args.config_file:
-        args.config_file = config_of(args.config_file)
     text, facts = check(args)
     return Outcome(text, facts, code=facts["exit_code"])
 
@@ -61,7 +60,8 @@ def run(args: argparse.Namespace) -> Outcome:
 def _check(args: argparse.Namespace) -> None:
     if bool(args.config_file) == bool(args.dataset):
         raise ValueError("give one DATASET, or --config")
-    if args.config_file and (args.images or args.val or args.val_images or args.classes):
+    given = (args.images, args.val, args.val_images, args.classes, args.imports)
+    if args.config_file and any(given):
         raise ValueError("with --config, data is given by overrides: data.train.json=…")
     if args.config_file and args.max_pixels is not None:
         raise ValueError("with --config: dataloader.train.mapper.max_pixels=…")
