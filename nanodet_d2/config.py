@@ -56,17 +56,26 @@ def get_config(name: str) -> DictConfig:
     return LazyConfig.load(str(config_path(name)))
 
 
-def partial(constructor: Callable) -> Callable[..., DictConfig]:
+class LazyPartial:
     """Like ``LazyCall``, for a part whose parent supplies the remaining arguments.
 
-    ``model.neck = partial(GhostPAN)(out_channels=96)`` makes a config node which instantiates to
-    ``functools.partial(GhostPAN, out_channels=96)``; the meta-architecture adds ``input_shapes``.
+    ``model.neck = LazyPartial(GhostPAN)(out_channels=96)`` makes a config node which instantiates
+    to ``functools.partial(GhostPAN, out_channels=96)``; the meta-architecture adds
+    ``input_shapes``.
+
+    Args:
+        constructor: a class or function that can be imported by its name.
     """
-    return functools.partial(LazyCall(bind), constructor=_convert_target_to_string(constructor))
+
+    def __init__(self, constructor: Callable[..., Any]):
+        self.constructor = _convert_target_to_string(constructor)
+
+    def __call__(self, **arguments: Any) -> DictConfig:
+        return LazyCall(bind)(constructor=self.constructor, **arguments)
 
 
 def bind(*, constructor: str, **arguments: Any) -> functools.partial:
-    """What a :func:`partial` node instantiates to.
+    """What a :class:`LazyPartial` node instantiates to.
 
     Raises:
         ValueError: for an argument that the constructor does not take.

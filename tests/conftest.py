@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from nanodet_d2.data.synthetic import make_shapes_dataset
+from nanodet_d2.export import products
 from nanodet_d2.modeling import (
     GhostPAN,
     NanoDetPlus,
@@ -16,6 +18,7 @@ from nanodet_d2.modeling import (
     ShuffleNetV2,
     SimpleConvHead,
 )
+from tests.small_models import OnnxNetworks, SmallModels
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,3 +65,11 @@ def shapes(tmp_path_factory) -> dict[str, dict[str, str]]:
 def shapes_overrides(shapes) -> list[str]:
     """Config overrides that name the drawn data set."""
     return [f"data.{split}.{key}={path}" for split, x in shapes.items() for key, path in x.items()]
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory) -> Iterator[SmallModels]:
+    """Small models with random weights, and files of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "network_to_onnx", OnnxNetworks())
+        yield SmallModels(tmp_path_factory.mktemp("small_models"))

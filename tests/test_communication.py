@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "projects" / "nanodet_plus" / "benchmarks"))
-from communication import all_reduce_ms, buckets, step_ms  # noqa: E402
+from tests.scripts import load_script
+
+BENCHMARKS = Path(__file__).parents[1] / "projects" / "nanodet_plus" / "benchmarks"
+communication = load_script(BENCHMARKS / "communication.py")
+all_reduce_ms, buckets = communication.all_reduce_ms, communication.buckets
+step_ms = communication.step_ms
 
 GBIT_25, LATENCY = 3.125e9, 30e-6
 

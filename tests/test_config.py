@@ -11,10 +11,10 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.config import (
+    LazyPartial,
     apply_overrides,
     bind,
     get_config,
-    partial,
     refuse_unknown_train_keys,
     shipped_configs,
 )
@@ -124,7 +124,7 @@ def test_a_projects_config_by_name(load):
 
 
 def test_partial_waits_for_its_parent():
-    node = partial(GhostPAN)(out_channels=16, num_extra_levels=0)
+    node = LazyPartial(GhostPAN)(out_channels=16, num_extra_levels=0)
     node.out_channels = 32
     part = instantiate(node)
     assert isinstance(part, functools.partial) and part.func is GhostPAN

@@ -5,24 +5,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 
 import pytest
+
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def fuzz(root):
-    folder = root / "projects" / "nanodet_plus"
-    spec = importlib.util.spec_from_file_location("fuzz", folder / "fuzz.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+    return load_script(root / "projects" / "nanodet_plus" / "fuzz.py")
 
 
 @pytest.fixture

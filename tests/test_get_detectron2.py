@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import load_script
+
 SCRIPT = Path(__file__).resolve().parents[1] / "nanodet_d2" / "get_detectron2.py"
 
 # A detectron2 of a few lines, spelt as v0.6 spells what Pillow, NumPy and setuptools dropped.
@@ -40,10 +42,7 @@ TINY = {
 @pytest.fixture
 def tool():
     """The script, loaded by path as it is run, and not as a part of nanodet_d2."""
-    spec = importlib.util.spec_from_file_location("get_detectron2_under_test", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture

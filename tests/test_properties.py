@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,13 +29,10 @@ from nanodet_d2.modeling.head.box_coding import (  # noqa: E402
     expected_distances,
     grid_priors,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import oracle  # noqa: E402
-from broken_files import encoded, noise  # noqa: E402
-from formats import write_voc, write_yolo  # noqa: E402
-from modeling.test_assigner import make_head, to_ground_truth  # noqa: E402
+from tests import oracle  # noqa: E402
+from tests.data.broken_files import encoded, noise  # noqa: E402
+from tests.data.formats import write_voc, write_yolo  # noqa: E402
+from tests.modeling.test_assigner import make_head, to_ground_truth  # noqa: E402
 
 # The same examples every time: a failure is a change of the code.
 few = settings(deadline=None, derandomize=True, database=None, max_examples=40)

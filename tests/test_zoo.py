@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import serve
 
 from nanodet_d2 import zoo
 from nanodet_d2.export.network import load_model
 from nanodet_d2.resolve import resolve
+from tests.serving import serve
 
 M = "nanodet-plus-m-416"
 QUICK = """

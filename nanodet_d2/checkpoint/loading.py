@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -15,8 +15,6 @@ logger = logging.getLogger(__name__)
 # Of the checkpoint's tensors; with fewer that fit, it belongs to another architecture.
 MIN_FITTING_SHARE = 0.25
 AUX_PARTS = ("aux_neck.", "aux_head.")
-_WITH_BOX_ROWS = "head.predictors."  # class and box logits of one convolution
-_CLASS_PARTS = (_WITH_BOX_ROWS, "aux_head.class_predictor.")
 _COUNTERS = "num_batches_tracked"
 
 
@@ -40,7 +38,7 @@ class LoadReport:
 def load_weights(model: nn.Module, source: str, *, require_all: bool = False) -> LoadReport:
     """Load a checkpoint's weights into ``model`` and log the outcome.
 
-    Another number of classes re-initialises the class part only: the model keeps its own start
+    Another number of classes re-initialises the model's ``class_rows`` only: it keeps its own start
     there, and the box part, the neck and the backbone are loaded.
 
     Args:
@@ -54,27 +52,28 @@ def load_weights(model: nn.Module, source: str, *, require_all: bool = False) ->
     """
     weights = read_weights(source)
     state = model.state_dict()
-    report = _compare(weights.state_dict, state)
+    class_rows = model.class_rows()
+    report = _compare(weights.state_dict, state, class_rows)
     _refuse_misfit(report, weights.state_dict, source, require_all=require_all)
 
     fitting = {name: weights.state_dict[name] for name in report.loaded}
-    box_rows = 4 * (model.head.reg_max + 1)
     for name in report.reset_classes:
-        if name.startswith(_WITH_BOX_ROWS):
-            fitting[name] = _keep_box_rows(weights.state_dict[name], state[name], box_rows)
+        fitting[name] = _reset_rows(weights.state_dict[name], state[name], class_rows[name])
     model.load_state_dict(fitting, strict=False)
     _log(report, list(state), source, weights.origin)
     return report
 
 
-def _compare(saved: dict[str, Tensor], state: dict[str, Tensor]) -> LoadReport:
+def _compare(
+    saved: dict[str, Tensor], state: dict[str, Tensor], class_rows: Mapping[str, slice]
+) -> LoadReport:
     report = LoadReport(missing=[name for name in state if name not in saved])
     for name, tensor in saved.items():
         if name not in state:
             report.unexpected.append(name)
         elif tensor.shape == state[name].shape:
             report.loaded.append(name)
-        elif name.startswith(_CLASS_PARTS) and tensor.shape[1:] == state[name].shape[1:]:
+        elif name in class_rows and tensor.shape[1:] == state[name].shape[1:]:
             report.reset_classes.append(name)
         else:
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(state[name].shape)}"
@@ -97,12 +96,13 @@ def _refuse_misfit(
         )
 
 
-def _keep_box_rows(saved: Tensor, current: Tensor, box_rows: int) -> Tensor:
-    """``current`` with its last rows, the box logits, taken from ``saved`` if it has them."""
+def _reset_rows(saved: Tensor, current: Tensor, classes: slice) -> Tensor:
+    """``current`` with all but its rows of classes taken from ``saved``, if that has such rows."""
+    before, after = classes.start, len(current) - classes.stop
     mixed = current.clone()
-    has_boxes = len(current) > box_rows and len(saved) > box_rows
-    if has_boxes:
-        mixed[-box_rows:] = saved[-box_rows:].to(mixed)
+    if len(saved) > before + after:
+        mixed[:before] = saved[:before].to(mixed)
+        mixed[classes.stop :] = saved[len(saved) - after :].to(mixed)
     return mixed
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from .parsing import Parser, build_parser, split_overrides
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: Verb, args: argparse.Namespace, parser: Parser) -> int:
     _log_to_stderr()
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of libraries that are imported
     try:
         with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
             outcome = verb.run(args)

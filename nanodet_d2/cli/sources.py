@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanodet_d2 import zoo
-from nanodet_d2.runtime.backends import backends
 
 if TYPE_CHECKING:
     from nanodet_d2 import runtime
@@ -23,27 +22,20 @@ _INIT = "train.init_checkpoint="
 
 def is_exported(source: str) -> bool:
     """Whether it is a file that ``nanodet_d2.runtime`` runs, by its name."""
+    from nanodet_d2.runtime.backends import backends
+
     return any(backend.stem(source) is not None for backend in backends().values())
 
 
-def config_of(source: str) -> str:
-    """Path of the config of a name; anything else stays."""
-    return str(zoo.entry(source).config_file) if source in zoo.names() else source
-
-
-def weights_of(source: str, weights: str | None) -> str | None:
-    """The weights that are given, those of a name, or none: a checkpoint brings its own."""
-    given = weights or (source if source in zoo.names() else None)
-    return str(zoo.weights(given)) if given in zoo.names() else given
+def weights_of(given: str | None) -> str | None:
+    """The path of weights that may be given by a name; any other path or URL stays."""
+    return zoo.weights(given) if given in zoo.names() else given
 
 
 def with_weights(overrides: list[str]) -> list[str]:
     """Overrides with ``train.init_checkpoint=NAME`` replaced by the weights of that name."""
     return [
-        f"{_INIT}{weights_of(x[len(_INIT) :], None)}"
-        if x.startswith(_INIT) and x[len(_INIT) :] in zoo.names()
-        else x
-        for x in overrides
+        f"{_INIT}{weights_of(x[len(_INIT) :])}" if x.startswith(_INIT) else x for x in overrides
     ]
 
 
@@ -80,7 +72,5 @@ def open_detector(
     from nanodet_d2.predictor import Detector
 
     size = given.pop("input_size", None)
-    loaded = load_model(
-        config_of(source), weights_of(source, weights), input_size=size, overrides=overrides
-    )
+    loaded = load_model(source, weights_of(weights), input_size=size, overrides=overrides)
     return Detector(loaded, **given)

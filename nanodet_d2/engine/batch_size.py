@@ -102,7 +102,7 @@ def measure_memory(step: Callable[[int], Any], device: torch.device) -> dict[int
 
 def _trial(cfg: DictConfig, boxes: int) -> Callable[[int], None]:
     """A training step of the config's model on random images, by batch size."""
-    model = build_model(cfg).train()
+    model = build_model(cfg, checkpoint_follows=True).train()  # its memory alone is of interest
     optimizer = build_optimizer_of(cfg, model)
     size_of_weights = sum(x.numel() * x.element_size() for x in model.state_dict().values())
     # What a training holds beside its step: the average, the last good state (weights, average,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import torch
@@ -15,16 +16,24 @@ from nanodet_d2.checkpoint import Card
 from nanodet_d2.checkpoint.config_text import config_to_json
 from nanodet_d2.data.registered import import_user_code
 from nanodet_d2.data.splits import names_for_model
+from nanodet_d2.modeling.backbone import without_pretrained_weights
 
 
 def uses_gpu(cfg: DictConfig) -> bool:
     return str(cfg.train.device).startswith("cuda")
 
 
-def build_model(cfg: DictConfig) -> nn.Module:
-    """The config's model on its device, in its memory layout."""
+def build_model(cfg: DictConfig, *, checkpoint_follows: bool = False) -> nn.Module:
+    """The config's model on its device, in its memory layout.
+
+    Args:
+        checkpoint_follows: a checkpoint will be loaded over all of it, so no backbone's pretrained
+            weights are fetched.
+    """
     import_user_code(cfg.get("data"))  # its parts, or the loaders', may come from there
-    model = instantiate(cfg.model).to(cfg.train.device)
+    context = without_pretrained_weights() if checkpoint_follows else contextlib.nullcontext()
+    with context:
+        model = instantiate(cfg.model).to(cfg.train.device)
     if cfg.train.channels_last:  # convolutions take the layout of their weights
         model = model.to(memory_format=torch.channels_last)
     return model

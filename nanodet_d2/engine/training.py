@@ -51,7 +51,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     if not cfg.train.init_checkpoint:
         raise ValueError("evaluation needs train.init_checkpoint=<path or URL of the weights>")
-    model = build_model(cfg)
+    model = build_model(cfg, checkpoint_follows=True)
     load_weights(model, cfg.train.init_checkpoint, require_all=True)
     return Evaluation(cfg)(distribute(cfg, model))
 
@@ -77,7 +77,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
         _be_deterministic()
-    model = build_model(cfg)
+    model = build_model(cfg, checkpoint_follows=resumed is not None)
     if resumed is None:
         _start_anew(cfg, model, set_aside=not resume)
     if cfg.train.sync_norm:

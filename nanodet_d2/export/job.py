@@ -76,5 +76,5 @@ def check_job(job: Job) -> None:
         raise ValueError("--eval-json and --eval-images go together")
     packages = [name for x in wanted for name in x.packages]
     packages += [name for x in wanted for name in x.quantizers if job.int8]
-    packages += [x.backend.name for x in wanted if job.verify]
+    packages += [x.backend.needs() for x in wanted if job.verify]
     require_packages(dict.fromkeys(packages), "this export")

@@ -16,6 +16,7 @@ import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
@@ -23,7 +24,7 @@ from nanodet_d2.checkpoint.fetching import local_path, sha256
 from nanodet_d2.checkpoint.loading import AUX_PARTS
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.modeling.head import clip_boxes
+from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
@@ -68,7 +69,8 @@ def load_model(
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    model = instantiate(_without_download(cfg.model)).eval()
+    with without_pretrained_weights():
+        model = instantiate(cfg.model).eval()
     load_weights(model, checkpoint, require_all=True)
     height, width = input_size or cfg.data.input_size
     check_size((height, width), model.size_divisibility)
@@ -110,7 +112,8 @@ def describe_source(
         FileNotFoundError, ValueError: as :func:`load_model`.
     """
     resolved = resolve(source, overrides, trust=trust)
-    model = instantiate(_without_download(resolved.cfg.model))
+    with without_pretrained_weights():
+        model = instantiate(resolved.cfg.model)
     sizes = {name: x.numel() for name, x in model.named_parameters()}
     names = names_for_model(resolved.cfg.data, model.head.num_classes)
     facts = {
@@ -145,6 +148,7 @@ class RawNetwork(nn.Module):
     def __init__(self, model: NanoDetPlus):
         super().__init__()
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.head
+        self.size_divisibility = model.size_divisibility
 
     def forward(self, data: Tensor) -> Tensor:
         raw = self.head(self.neck(self.backbone(data)))
@@ -161,7 +165,7 @@ class DecodedNetwork(RawNetwork):
     def forward(self, data: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.neck(self.backbone(data))
         found = self.head.decode(self.head(pyramid), self.head.priors(pyramid))
-        return clip_boxes(found.boxes, *data.shape[-2:]), found.logits.sigmoid()
+        return clip_boxes_to_image(found.boxes, data.shape[-2:]), found.logits.sigmoid()
 
 
 class SplitNetwork(RawNetwork):
@@ -169,11 +173,7 @@ class SplitNetwork(RawNetwork):
     (N, H_i, W_i, 4 * (R + 1)) of each: what the reference's ncnn program reads."""
 
     def forward(self, data: Tensor) -> tuple[Tensor, ...]:
-        head, pyramid = self.head, self.neck(self.backbone(data))
-        maps = [
-            predictor(tower(pyramid[name]))
-            for name, tower, predictor in zip(head.in_features, head.towers, head.predictors)
-        ]
+        maps = self.head.maps(self.neck(self.backbone(data)))
         parts = [x.split([self._classes, x.shape[1] - self._classes], dim=1) for x in maps]
         return (*(s.sigmoid() for s, _ in parts), *(b.permute(0, 2, 3, 1) for _, b in parts))
 
@@ -197,14 +197,3 @@ def _refuse_other_resize(cfg: DictConfig) -> None:
                 "the config evaluates with keep_ratio=True; allowed for an export: False "
                 "(images are stretched to the input size)"
             )
-
-
-def _without_download(node: Any) -> Any:
-    """The config of a model whose weights come from a checkpoint: those of timm's and torchvision's
-    networks need not be fetched first. (The native ones take their normalisation from the flag.)"""
-    target = str(node.backbone.get("_target_", ""))
-    if not node.backbone.get("pretrained") or "Timm" not in target and "Torchvision" not in target:
-        return node
-    node = copy.deepcopy(node)
-    OmegaConf.update(node, "backbone.pretrained", False)
-    return node

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Instances
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.modeling.head import clip_boxes, select_detections
+from nanodet_d2.modeling.head import select_detections
 from nanodet_d2.modeling.head.box_coding import grid_priors
 from nanodet_d2.runtime.decode_numpy import select
 from nanodet_d2.runtime.metadata import ExportMetadata
@@ -47,7 +48,7 @@ class Reference:
         found = model.head.decode(raw, model.head.priors(pyramid))
         scores = found.logits.sigmoid()
         self.raw.append(torch.cat([scores, found.box_logits], dim=-1)[0].numpy())
-        self.boxes.append(clip_boxes(found.boxes[0], x.height, x.width).numpy())
+        self.boxes.append(clip_boxes_to_image(found.boxes[0], (x.height, x.width)).numpy())
         self.detections.append(model([sample])[0]["instances"])
         self.lowest.append(self._lowest(scores[0].numpy(), self.boxes[-1]))
 
@@ -61,7 +62,7 @@ class Reference:
             sizes = [(-(-x.height // s), -(-x.width // s)) for s in model.head.strides]
             priors = grid_priors(sizes, model.head.strides, raw.device)
             found = model.head.decode(raw, priors)
-            boxes, scores = clip_boxes(found.boxes, x.height, x.width), found.logits
+            boxes, scores = clip_boxes_to_image(found.boxes, (x.height, x.width)), found.logits
         (found,) = select_detections(scores, boxes, [(x.height, x.width)], **model.select)
         return detector_postprocess(found, *size)
 

@@ -1,7 +1,7 @@
 """Building blocks shared by backbones, necks and heads."""
 
 from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
-from .fusion import fuse_conv_norm, fuse_traced_conv_norm
+from .fusion import fuse_conv_norm
 from .ghost import GhostBottleneck, GhostModule
 from .norms import KeptBuffers, batch_norms, norms_are_folded
 
@@ -14,7 +14,6 @@ __all__ = [
     "conv_norm_act",
     "conv_stack",
     "fuse_conv_norm",
-    "fuse_traced_conv_norm",
     "get_activation",
     "norms_are_folded",
 ]

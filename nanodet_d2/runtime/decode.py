@@ -76,12 +76,14 @@ def _suppress(
     """Indices of what class-wise NMS keeps of candidates, which come best first."""
     limit, threshold = metadata.max_detections, metadata.nms_threshold
     sides = boxes[:, 2:] - boxes[:, :2]
-    if not (sides > 0).all():  # OpenCV says that empty boxes cover each other
+    # OpenCV says that empty boxes cover each other, and gets lost in endless ones.
+    if not ((sides > 0) & (sides < np.inf)).all():
         kept = decode_numpy.suppress(boxes, classes, threshold, limit)
     elif not len(boxes):
         kept = []
     else:
         # float64: a float32's bits would be lost to OpenCV's offset of the classes
         xywh = np.concatenate([boxes[:, :2], sides], axis=1).astype(np.float64)
+        xywh[:, :2] -= xywh[:, :2].min()  # the offset takes the least coordinate for 0
         kept = cv2.dnn.NMSBoxesBatched(xywh, scores, classes.astype(np.int32), 0.0, threshold)
     return np.asarray(kept, dtype=np.int64)[:limit]

@@ -83,6 +83,8 @@ class Detector:
         if input_size is not None:
             metadata = dataclasses.replace(metadata, input=metadata.input.resized(input_size, path))
         if score_thresh is not None:
+            if not 0 <= score_thresh <= 1:
+                raise ValueError(f"score_thresh {score_thresh}; allowed: 0 to 1")
             metadata = dataclasses.replace(metadata, score_threshold=float(score_thresh))
         self._backend = backend
         self.metadata = metadata

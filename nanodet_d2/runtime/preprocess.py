@@ -14,7 +14,7 @@ from .metadata import InputDescription
 
 MAX_SIDE = 32_766  # pixels of an image that OpenCV warps
 _STEPS = 32  # OpenCV's positions between two pixels
-_ROWS = 16  # that it warps in one go
+_ROWS = 16  # that it warps in one go, where there are as many
 
 
 def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
         (height, width, 3) uint8.
     """
     rows, columns = image.shape[:2]
-    if max(rows, columns) > MAX_SIDE:
+    if max(rows, columns) >= MAX_SIDE:  # a ramp is a pixel longer
         return warp(image, np.diag([width / columns, height / rows, 1.0]), height, width)
     where, between = _positions(rows, columns, height, width)
     return cv2.remap(image, where, between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -75,12 +75,13 @@ def _positions(rows: int, columns: int, height: int, width: int) -> tuple[np.nda
     and (H, W) uint16 steps of 1/32 between them.
 
     They are read off OpenCV's own warp of ramps, whose value at a pixel is its index: its roundings
-    of ties cannot be told from the sizes alone. It warps blocks of ``_ROWS`` rows, and the first of
-    them is enough to know all columns.
+    of ties cannot be told from the sizes alone. It warps blocks: their rows decide on how many
+    columns they have, and those on roundings. ``_ROWS`` rows are enough to know all columns.
     """
     matrix = np.diag([width / columns, height / rows, 1.0])
     ramp = np.arange(columns + 1, dtype=np.float32)
-    x = cv2.warpPerspective(np.tile(ramp, (_ROWS + 1, 1)), matrix, (width, _ROWS))[0]
+    block = min(_ROWS, height)
+    x = cv2.warpPerspective(np.tile(ramp, (block + 1, 1)), matrix, (width, block))[0]
     ramp = np.arange(rows + 1, dtype=np.float32)
     y = cv2.warpPerspective(np.tile(ramp[:, None], (1, 2)), matrix, (1, height))[:, 0]
     x, y = (x * _STEPS).astype(np.int32), (y * _STEPS).astype(np.int32)

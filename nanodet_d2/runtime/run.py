@@ -207,7 +207,7 @@ def finish(results: Results, detector: TimedDetector, output: Path) -> list[str]
     except OSError as error:
         problems.append(f"{results.path} cannot be written ({error}); {results.lines} has it all")
     logger.info(
-        "%d detections in %d pictures, %s; results are in %s",
+        "%d detections, pictures: %d, %s; results are in %s",
         results.detections,
         results.pictures,
         detector.rate(),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import serve
 
 from nanodet_d2.checkpoint import read_weights
 from nanodet_d2.checkpoint.fetching import cached_path, local_path, sha256
+from tests.serving import serve
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,7 @@ from nanodet_d2.data.files import Problems, listed_image_size
 from nanodet_d2.data.images import ImageError, image_size, read_image
 from nanodet_d2.data.synthetic import make_shapes_dataset
 from nanodet_d2.engine import train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from broken_files import KINDS, break_file, encoded, noise, png_that_declares  # noqa: E402
+from tests.data.broken_files import KINDS, break_file, encoded, noise, png_that_declares
 
 REASONS = {
     "truncated JPEG": "truncated",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,9 +15,7 @@ from PIL import Image
 from nanodet_d2.data import num_classes, split_name
 from nanodet_d2.data.files import Problems, listed_image_size
 from nanodet_d2.data.images import read_image
-
-sys.path.insert(0, str(Path(__file__).parent))
-from formats import write_voc, write_yolo  # noqa: E402
+from tests.data.formats import write_voc, write_yolo
 
 NAMES = ["Fußgänger", "traffic light", "狗"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ from nanodet_d2.data.files import Problems
 from nanodet_d2.data.splits import split_content
 from nanodet_d2.data.yolo import _parse
 from nanodet_d2.doctor import examine_annotations
-
-sys.path.insert(0, str(Path(__file__).parent))
-from odd_lines import LAYOUTS, PAGE, page, write_data_set  # noqa: E402
+from tests.data.odd_lines import LAYOUTS, PAGE, page, write_data_set
 
 
 def test_the_page_has_these_rows():

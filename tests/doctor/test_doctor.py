@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
-from nanodet_d2.doctor.__main__ import main
 from PIL import Image
 
+from nanodet_d2 import cli
 from nanodet_d2.data import DetectionMapper, RandomWarp
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from broken_files import noise  # noqa: E402
-from formats import write_voc, write_yolo  # noqa: E402
+from tests.data.broken_files import noise
+from tests.data.formats import write_voc, write_yolo
 
 
 def good(count: int = 4, start: int = 0) -> dict:
@@ -55,7 +52,7 @@ def place(tmp_path):
 def run(tmp_path, capsys):
     def examine(*arguments: str) -> tuple[int, dict, str]:
         """Exit code, content of doctor.json, and what was printed."""
-        code = main([*arguments, "--output", str(tmp_path / "report")])
+        code = cli.main(["doctor", *arguments, "--output", str(tmp_path / "report")])
         written = json.loads((tmp_path / "report" / "doctor.json").read_text())
         assert written["exit_code"] == code
         return code, written, "".join(capsys.readouterr())
@@ -296,7 +293,7 @@ def test_a_fault_of_any_kind_is_not_exit_code_1(place, run, monkeypatch):
 
 def test_a_config_is_examined_as_it_would_be_trained(run, root, shapes_overrides):
     config = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
-    code, report, _ = run("--config-file", str(config), *shapes_overrides)
+    code, report, _ = run("--config", str(config), *shapes_overrides)
     assert code == 0 and report["train"]["images"] == 24 and report["val"]["images"] == 8
     assert report["train"]["input_size"] == [160, 160]
 
@@ -315,7 +312,7 @@ def test_images_may_have_as_many_pixels_as_for_the_mapper(
     config = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
     for limited, other, loader in (("train", "val", "train"), ("val", "train", "test")):
         override = f"+dataloader.{loader}.mapper.max_pixels=999"
-        code, report, _ = run("--config-file", str(config), *shapes_overrides, override)
+        code, report, _ = run("--config", str(config), *shapes_overrides, override)
         assert code == 1 and report[other]["problems"] == []
         assert list(found(report[limited])) == ["images that cannot be used"]
 
@@ -354,8 +351,6 @@ def test_what_cannot_be_read_ends_with_code_2(place, run, tmp_path, capsys):
         (),
         (path, "more"),
         (path, "--input-size", "0"),
-        ("--config-file", "x", "--val", "y"),
+        ("--config", "x", "--val", "y"),
     ):
-        with pytest.raises(SystemExit) as exit_:
-            main(list(arguments))
-        assert exit_.value.code == 2
+        assert cli.main(["doctor", *arguments]) == 2

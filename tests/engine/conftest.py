@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from detectron2.config import LazyConfig
-from small_training import FAST
 
 from nanodet_d2.config import apply_overrides
+from tests.engine.small_training import FAST
 
 
 @pytest.fixture

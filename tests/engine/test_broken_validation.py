@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 from detectron2.config import LazyConfig
-from launching import CONFIG, OVERRIDES, torchrun
 
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import Evaluation, train
+from tests.engine.launching import CONFIG, OVERRIDES, torchrun
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from launching import OVERRIDES, SCRIPT, losses, torchrun
 
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.engine import launch
+from tests.engine.launching import OVERRIDES, SCRIPT, losses, torchrun
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no Gloo here")
 

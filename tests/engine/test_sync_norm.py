@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import NaiveSyncBatchNorm
-from launching import CONFIG
 from torch import nn
 
 from nanodet_d2.engine.sync_norm import synchronise_norms
+from tests.engine.launching import CONFIG
 
 
 @pytest.fixture

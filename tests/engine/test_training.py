@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -14,22 +13,19 @@ from detectron2.config import instantiate
 from detectron2.engine import SimpleTrainer, default_argument_parser, hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.env import seed_all_rng
-from small_training import FAST
 
 from nanodet_d2.checkpoint import read_file
 from nanodet_d2.engine import Evaluation, train
 from nanodet_d2.engine.nonfinite import replay
 from nanodet_d2.engine.validation_loss import build_validation_batches, validation_losses
 from nanodet_d2.layers import batch_norms
+from tests.engine.small_training import FAST
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def train_net(root):
-    path = root / "projects" / "nanodet_plus" / "train_net.py"
-    spec = importlib.util.spec_from_file_location("train_net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "projects" / "nanodet_plus" / "train_net.py")
 
 
 def metrics_log(folder) -> list[dict]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from launching import CONFIG, ONE_CORE_EACH, OVERRIDES, ROOT, SCRIPT, losses, torchrun
-from two_hosts import INSIDE, NOT_ALLOWED
+
+from tests.engine.launching import CONFIG, ONE_CORE_EACH, OVERRIDES, ROOT, SCRIPT, losses, torchrun
+from tests.engine.two_hosts import INSIDE, NOT_ALLOWED
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,39 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-import torch
-from nanodet_d2.export.builder import WRITER_PACKAGES, Job
-from nanodet_d2.export.runtimes import PACKAGES
-from small_models import CONFIGS, SMALL, random_state, require
+
+from nanodet_d2.data.shapes import CLASS_NAMES
+from nanodet_d2.export.job import Job
+from nanodet_d2.export.network import LoadedModel
+from tests.small_models import SMALL, require_format
 
 
 @pytest.fixture
-def make_job(tmp_path):
-    """A job for a config with random weights whose norms and scores are not trivial."""
+def make_job(tmp_path, small_models):
+    """A model with random weights whose norms and scores are not trivial, and a job for it."""
 
     def make(
         *,
         formats: Sequence[str] = ("torchscript",),
         config: str = SMALL,
-        classes: int = 3,
+        classes: int | None = None,
         size: tuple[int, int] = (96, 64),
         overrides: Sequence[str] = (),
         **options,
-    ) -> Job:
-        names = ",".join(f"thing{i}" for i in range(classes))
-        overrides = (f"data.classes=[{names}]", *overrides)
+    ) -> tuple[LoadedModel, Job]:
         for format in formats:
-            require(*WRITER_PACKAGES.get(format, ()), PACKAGES.get(format, "torch"))
-        path = tmp_path / "model.pth"
-        torch.save({"model": random_state(config, overrides)}, path)
-        return Job(
-            config_file=str(CONFIGS / config),
-            checkpoint=str(path),
-            formats=tuple(formats),
-            output=tmp_path / "exported",
-            input_size=size,
-            overrides=overrides,
-            **options,
+            require_format(format)
+        names = CLASS_NAMES if classes is None else tuple(f"thing{i}" for i in range(classes))
+        loaded = small_models.loaded(
+            config=config, names=names, size=size, overrides=tuple(overrides)
         )
+        return loaded, Job(formats=tuple(formats), output=tmp_path / "exported", **options)
 
     return make

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -14,9 +11,7 @@ from nanodet_d2.modeling.head import DynamicSoftLabelAssigner, GroundTruth, Nano
 from nanodet_d2.modeling.head.assigner import centers_inside, class_cost
 from nanodet_d2.modeling.head.box_coding import grid_priors
 from nanodet_d2.modeling.head.losses import background_focal_loss
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import oracle  # noqa: E402
+from tests import oracle
 
 CLASSES = 5
 SIZE = 128

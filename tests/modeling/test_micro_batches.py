@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from test_nanodet_plus import EMPTY, sample
 
 from nanodet_d2.modeling import NanoDetPlus
+from tests.modeling.test_nanodet_plus import EMPTY, sample
 
 BATCH = 32
 

@@ -13,6 +13,7 @@ import torchvision
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.modeling import (
@@ -24,7 +25,7 @@ from nanodet_d2.modeling import (
     TimmBackbone,
     TorchvisionBackbone,
 )
-from nanodet_d2.modeling.backbone import BasicStem, ResNet, make_stage
+from nanodet_d2.modeling.backbone import make_dc5_stages
 from nanodet_d2.modeling.backbone.levels import SimplePyramid, choose_levels
 
 
@@ -119,12 +120,12 @@ def test_torchvision_short_form(name, channels):
 
 
 def nanodet(backbone, **neck) -> NanoDetPlus:
-    from nanodet_d2.config import partial as lazy_partial
+    from nanodet_d2.config import LazyPartial
 
     cfg = L(NanoDetPlus)(
         backbone=backbone,
-        neck=lazy_partial(GhostPAN)(out_channels=16),
-        head=lazy_partial(NanoDetPlusHead)(num_classes=2),
+        neck=LazyPartial(GhostPAN)(out_channels=16),
+        head=LazyPartial(NanoDetPlusHead)(num_classes=2),
     )
     for key, value in neck.items():
         cfg.neck[key] = value
@@ -174,7 +175,7 @@ def test_detrex_form_of_torchvision():
 def test_resnet_of_every_depth(depth, channels):
     cfg = L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
-        stages=L(ResNet.make_default_stages)(depth=depth, stride_in_1x1=False, norm="FrozenBN"),
+        stages=L(ResNet.make_default_stages)(depth=depth, norm="FrozenBN"),
         out_features=["res3", "res4", "res5"],
         freeze_at=1,
     )
@@ -186,13 +187,12 @@ def test_resnet_of_every_depth(depth, channels):
 
 
 def test_dilated_resnet_keeps_its_stride():
-    stages = make_stage(depth=50, stride_in_1x1=False, norm="BN", res5_dilation=2)
+    stages = make_dc5_stages(50, norm="BN")
     backbone = ResNet(BasicStem(norm="BN"), stages, out_features=["res3", "res4", "res5"])
     assert [x.stride for x in check(backbone).values()] == [8, 16, 16]
-    with pytest.raises(ValueError, match="ResNet-18 res5_dilation 2; allowed: 1"):
-        make_stage(depth=18, res5_dilation=2)
-    with pytest.raises(ValueError, match=r"depth 20; allowed: \[18, 34"):
-        make_stage(depth=20)
+    for depth in (18, 20):
+        with pytest.raises(ValueError, match=rf"depth {depth} with DC5; allowed: \[50, 101, 152\]"):
+            make_dc5_stages(depth)
 
 
 def test_layers_after_the_last_level_are_not_kept():

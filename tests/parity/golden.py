@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import generated
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanodet_d2.checkpoint import convert_reference_state_dict
+from tests.parity import generated
 
 CASES = Path(__file__).parent / "cases"
 RELATIVE = 1e-4

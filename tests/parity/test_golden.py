@@ -10,7 +10,6 @@ import pytest
 import torch
 from detectron2.modeling import Backbone
 from detectron2.utils.events import EventStorage
-from golden import RELATIVE, GoldenCase
 
 from nanodet_d2.checkpoint import convert_reference_state_dict
 from nanodet_d2.modeling import (
@@ -23,6 +22,7 @@ from nanodet_d2.modeling import (
 )
 from nanodet_d2.modeling.head import GroundTruth
 from nanodet_d2.modeling.head.box_coding import encode_distances
+from tests.parity.golden import RELATIVE, GoldenCase
 
 DETACH_ITER = 10
 

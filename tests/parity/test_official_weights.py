@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden import CASES
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from formats import write_voc, write_yolo  # noqa: E402
+from tests.data.formats import write_voc, write_yolo
+from tests.parity.golden import CASES
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.data.warp import WarpTransform, output_size, warp_matrix
 from nanodet_d2.engine import ModelEMA
 from nanodet_d2.modeling import NanoDetPlusHead
-from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+from nanodet_d2.modeling.head import GroundTruth, select_detections
 from nanodet_d2.modeling.head.box_coding import grid_priors
 
 STRIDES = (8, 16, 32, 64)
@@ -85,7 +86,7 @@ def test_losses_without_auxiliary_branch(loss_case):
 
 def test_assigned_priors(loss_case):
     head, _, aux, priors, truth = loss_case
-    guide = head.decode(aux, priors).detach()
+    guide = head.decode(aux.detach(), priors)
     target = head.assigner(guide.logits, guide.boxes, priors, truth)
     expected = [
         {
@@ -109,7 +110,7 @@ def test_post_processing():
     raw = 3 * torch.sin(0.9 * n + 1.7 * torch.arange(42, dtype=torch.float64))
     raw[:, :10] -= 3.5
     found = make_head(10).decode(raw.float()[None], priors)
-    scores, boxes = found.logits.sigmoid(), clip_boxes(found.boxes, 64, 64)
+    scores, boxes = found.logits.sigmoid(), clip_boxes_to_image(found.boxes, (64, 64))
     assert int((scores > 0.05).sum()) == 376
     (result,) = select_detections(
         scores, boxes, [(64, 64)], score_thresh=0.05, nms_thresh=0.6, max_detections=100

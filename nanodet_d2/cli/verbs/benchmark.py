@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..sources import SOURCE, config_of, is_exported, weights_of
+from ..sources import SOURCE, is_exported
 from ..verb import Outcome
 
 HELP = "compare exported files and models: size, latency, throughput, AP"
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> Outcome:
         elif is_exported(source):
             models.append(Model(Path(source).name, Path(source)))
         else:
-            weights = weights_of(source, None)
-            models.append(Model(Path(source).name, Path(config_of(source)), weights=weights))
+            models.append(Model(Path(source).name, Path(source)))
     models += [foreign_model(Path(path), Path(json_file)) for path, json_file in args.other]
     models += [Model(Path(path).name, Path(path), weights=x) for path, x in args.pytorch]
     text, facts = benchmark(

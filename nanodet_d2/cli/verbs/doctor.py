@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..sources import CONFIG_HELP, config_of
+from ..sources import CONFIG_HELP
 from ..verb import Outcome
 
 HELP = "check a data set before a training"
@@ -53,8 +53,6 @@ def run(args: argparse.Namespace) -> Outcome:
     _check(args)
     from nanodet_d2.doctor.command import check
 
-    if args.config_file:
-        args.config_file = config_of(args.config_file)
     text, facts = check(args)
     return Outcome(text, facts, code=facts["exit_code"])
 

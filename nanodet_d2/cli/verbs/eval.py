@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+from nanodet_d2 import zoo
 
 from ..sources import (
     SOURCE,
     SOURCE_HELP,
     Options,
-    config_of,
     is_exported,
     open_detector,
     weights_of,
+    with_weights,
 )
 from ..verb import Outcome
 
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> Outcome:
     return Outcome(facts=results)
 
 
-def _of_file(args: argparse.Namespace) -> dict:
+def _of_file(args: argparse.Namespace) -> dict[str, Any]:
     from detectron2.evaluation import print_csv_format
 
     from nanodet_d2.export.evaluate import evaluate
@@ -68,20 +71,20 @@ def _of_file(args: argparse.Namespace) -> dict:
     return results
 
 
-def _of_config(args: argparse.Namespace) -> dict:
+def _of_config(args: argparse.Namespace) -> dict[str, Any]:
     from nanodet_d2.engine import launch, main
 
-    weights = weights_of(args.source, args.weights)
-    args.config_file, args.eval_only, args.resume = config_of(args.source), True, False
     args.num_machines, args.machine_rank, args.dist_url = 1, 0, "auto"
-    args.opts = list(args.overrides)
+    args.config_file, args.resume, args.eval_only = args.source, False, True
+    named = args.source if args.source in zoo.names() else None
     given = {
-        "train.init_checkpoint": weights,
+        "train.init_checkpoint": weights_of(args.weights or named),
         "data.val.json": args.data,
         "data.val.images": args.images,
         "train.output_dir": args.output,
         "train.device": args.device,
         "dataloader.test.mapper.max_pixels": args.max_pixels,
     }
-    args.opts += [f"{key}={value}" for key, value in given.items() if value is not None]
+    args.opts = [f"{key}={value}" for key, value in given.items() if value is not None]
+    args.opts += with_weights(args.overrides)
     return launch(main, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..sources import SOURCE, config_of, is_exported, weights_of
+from ..sources import SOURCE, is_exported, weights_of
 from ..verb import Outcome
 
 HELP = "write files for other engines, each run by its engine and compared with PyTorch"
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> Outcome:
     )
     check_job(job)  # before weights are fetched
     loaded = load_model(
-        config_of(args.source),
-        weights_of(args.source, args.weights),
+        args.source,
+        weights_of(args.weights),
         input_size=args.input_size,
         overrides=args.overrides,
     )

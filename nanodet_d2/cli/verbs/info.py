@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..sources import SOURCE, SOURCE_HELP, Options, config_of, is_exported, open_detector
+from ..sources import SOURCE, SOURCE_HELP, Options, is_exported, open_detector
 from ..verb import Outcome
 
 HELP = "tell what a config, a checkpoint or an exported file is"
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> Outcome:
     else:
         from nanodet_d2.export.network import describe_source
 
-        facts = describe_source(config_of(args.source), overrides=args.overrides)
+        facts = describe_source(args.source, overrides=args.overrides)
     return Outcome("\n".join(f"{key:24} {_text(value)}" for key, value in facts.items()), facts)
 
 

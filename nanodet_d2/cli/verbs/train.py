@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..sources import CONFIG_HELP, config_of, with_weights
+from ..sources import CONFIG_HELP, with_weights
 from ..verb import Outcome
 
 HELP = "train a config, and evaluate it"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from nanodet_d2.engine import launch, main, replay_report
 
-    args.config_file, args.opts = config_of(args.config), with_weights(args.overrides)
+    args.config_file, args.opts = args.config, with_weights(args.overrides)
     if args.replay:
         losses = replay_report(args.config_file, args.opts, args.replay)
         return Outcome("\n".join(f"{k:24} {v}" for k, v in losses.items()), losses)

@@ -51,9 +51,9 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
     x = metadata.input
     shapes = None
     if x.dynamic:
-        stride = max(shape.stride for shape in network.backbone.output_shape().values())
+        divisor = network.size_divisibility
         batch, rows, columns = (torch.export.Dim(n, max=1024) for n in ("batch", "rows", "columns"))
-        shapes = {"data": {0: batch, 2: stride * rows, 3: stride * columns}}
+        shapes = {"data": {0: batch, 2: divisor * rows, 3: divisor * columns}}
     example = torch.zeros(EXAMPLE_BATCH if x.dynamic else 1, 3, x.height, x.width)
     with _quiet():
         program = torch.onnx.export(

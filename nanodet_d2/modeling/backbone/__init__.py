@@ -1,17 +1,17 @@
 """Backbones: each names its features ``res{log2 stride}`` and tells their channels and strides."""
 
 from .ghostnet import GhostNet
-from .resnet import BasicStem, ResNet, make_stage
+from .resnet import make_dc5_stages
 from .shufflenetv2 import ShuffleNetV2
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
+from .weights import without_pretrained_weights
 
 __all__ = [
-    "BasicStem",
     "GhostNet",
-    "ResNet",
     "ShuffleNetV2",
     "TimmBackbone",
     "TorchvisionBackbone",
-    "make_stage",
+    "make_dc5_stages",
+    "without_pretrained_weights",
 ]

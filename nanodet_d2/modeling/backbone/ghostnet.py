@@ -12,6 +12,7 @@ from timm.layers import make_divisible
 from torch import Tensor, nn
 
 from nanodet_d2.layers import GhostBottleneck, conv_norm_act
+from nanodet_d2.modeling.registering import register
 
 from .levels import IMAGENET
 from .weights import load_classifier_weights
@@ -57,7 +58,7 @@ STAGES: tuple[tuple[_Block, ...], ...] = (
 TAIL_STAGE = len(STAGES)
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class GhostNet(Backbone):
     """GhostNet features; nothing after the last stage asked for is built.
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nanodet_d2.layers import fuse_traced_conv_norm
-
 logger = logging.getLogger(__name__)
 
 DEFAULT_STRIDES = (8, 16, 32)
@@ -88,7 +86,7 @@ class WrappedBackbone(Backbone):
         self.pyramid = pyramid
         self.input_spec = input_spec
         self._name = name
-        self._image_size = image_size
+        self.image_size = image_size
         self._channels_last = list(channels_last)
         self._shapes = dict(shapes)
         self._out_features = list(shapes)
@@ -101,10 +99,6 @@ class WrappedBackbone(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
-
-    def fuse(self) -> None:
-        """Fold the network's batch norms into its convolutions, for inference."""
-        fuse_traced_conv_norm(self.network)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (N, 3, H, W) to ``{name: (N, channels, H / stride, W / stride)}``.
@@ -135,9 +129,9 @@ class WrappedBackbone(Backbone):
             size, divisor = tuple(x.shape[-2:]), self.size_divisibility
             if any(side % divisor for side in size):
                 allowed = f"multiples of {divisor}"
-            elif self._image_size not in (None, size):
+            elif self.image_size not in (None, size):
                 # Only now: many networks take more than the size they were made for.
-                allowed = f"{self._image_size}: set data.input_size, and img_size if it has that"
+                allowed = f"{self.image_size}: set data.input_size, and img_size if it has that"
             else:
                 raise
             raise ValueError(

@@ -11,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from nanodet_d2.layers import conv_norm_act
+from nanodet_d2.modeling.registering import register
 
 from .levels import IMAGENET
 from .weights import load_classifier_weights
@@ -74,7 +75,7 @@ class ShuffleUnit(nn.Module):
         return channel_shuffle(torch.cat([left, self.branch2(right)], dim=1))
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class ShuffleNetV2(Backbone):
     """ShuffleNetV2 features at strides 8, 16 and 32, without the classifier's last convolution.
 

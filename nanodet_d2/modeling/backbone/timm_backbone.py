@@ -15,6 +15,8 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
+from nanodet_d2.modeling.registering import register
+
 from .levels import (
     DEFAULT_STRIDES,
     InputSpec,
@@ -24,7 +26,7 @@ from .levels import (
     freeze_modules,
 )
 from .levels import level_name as stride_name
-from .weights import foreign_weights
+from .weights import foreign_weights, wants_pretrained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class _Levels(NamedTuple):
     strides: list[int]
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class TimmBackbone(WrappedBackbone):
     """Feature maps of a timm network; layers after the last one taken are not kept.
 
@@ -219,17 +221,20 @@ def _create(
     pretrained: bool,
     overlay: dict[str, Any],
 ) -> nn.Module:
-    build = dict(features_only=True, out_indices=tuple(indices), **arguments)
-    if not (pretrained or "file" in overlay):
+    build = dict(
+        features_only=True,
+        out_indices=tuple(indices),
+        pretrained_cfg_overlay=overlay,
+        **arguments,
+    )
+    if not ((pretrained or "file" in overlay) and wants_pretrained_weights()):
         return timm.create_model(model_name, **build)
     with foreign_weights(
         f"timm's {model_name}",
         overlay.get("file", "the network"),
         by_file='checkpoint_path=… or pretrained_cfg_overlay={"file": …}',
     ):
-        network = timm.create_model(
-            model_name, pretrained=True, pretrained_cfg_overlay=overlay, **build
-        )
+        network = timm.create_model(model_name, pretrained=True, **build)
     logger.info("Loaded weights of timm's %s from %s", model_name, overlay.get("file", "its hub"))
     return network
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from nanodet_d2.checkpoint import read_file, weights_only
+from nanodet_d2.modeling.registering import register
 
 from .levels import (
     DEFAULT_STRIDES,
@@ -27,11 +28,13 @@ from .levels import (
     level_name,
     run_without_memory,
 )
-from .weights import foreign_weights
+from .weights import foreign_weights, wants_pretrained_weights
 
 logger = logging.getLogger(__name__)
 
 COMMON_SIZE = 224  # the only size that some networks take
+# Built for their weights they normalise the images themselves, unless told otherwise.
+TRANSFORM_INPUT = ("googlenet", "inception_v3")
 
 
 class _Tap(NamedTuple):
@@ -42,7 +45,7 @@ class _Tap(NamedTuple):
     channels_last: bool
 
 
-@BACKBONE_REGISTRY.register()
+@register(BACKBONE_REGISTRY)
 class TorchvisionBackbone(WrappedBackbone):
     """Feature maps of a torchvision network; what comes after the last one taken is not kept.
 
@@ -187,6 +190,11 @@ def _create(
     model_name: str, arguments: dict[str, Any], pretrained: bool, checkpoint_path: str
 ) -> nn.Module:
     what = f"torchvision's {model_name}"
+    if not wants_pretrained_weights():
+        theirs = arguments.pop("weights", None) or (pretrained and not checkpoint_path)
+        if theirs and model_name in TRANSFORM_INPUT:
+            arguments.setdefault("transform_input", True)
+        return torchvision.models.get_model(model_name, **arguments)
     if checkpoint_path:
         network = torchvision.models.get_model(model_name, **arguments)
         network.load_state_dict(read_file(checkpoint_path))

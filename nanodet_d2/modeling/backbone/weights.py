@@ -6,6 +6,7 @@ import contextlib
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,26 @@ from nanodet_d2.checkpoint import convert_reference_state_dict, read_weights, we
 logger = logging.getLogger(__name__)
 
 _PREFIX = "backbone."
+_checkpoint_follows: ContextVar[bool] = ContextVar("checkpoint_follows", default=False)
+
+
+@contextlib.contextmanager
+def without_pretrained_weights() -> Iterator[None]:
+    """Backbones that are built in here neither fetch nor read weights; a checkpoint's follow.
+
+    All else that ``pretrained`` and ``checkpoint_path`` stand for, the normalisation above all,
+    stays, so that the network is the one that the checkpoint is of.
+    """
+    token = _checkpoint_follows.set(True)
+    try:
+        yield
+    finally:
+        _checkpoint_follows.reset(token)
+
+
+def wants_pretrained_weights() -> bool:
+    """Whether this is outside of :func:`without_pretrained_weights`."""
+    return not _checkpoint_follows.get()
 
 
 @contextlib.contextmanager
@@ -56,6 +77,8 @@ def load_classifier_weights(
 ) -> None:
     """Load a classifier's weights into a backbone; what belongs to the classifier alone stays out.
 
+    Does nothing :func:`without_pretrained_weights`.
+
     Args:
         backbone: whose tensors must all be in the weights.
         what: whose weights, for messages.
@@ -66,8 +89,10 @@ def load_classifier_weights(
         FileNotFoundError: if there is no such file.
         ValueError: if the weights cannot be had, or lack a tensor of the backbone.
     """
+    if not wants_pretrained_weights():
+        return
     if checkpoint_path:
-        state = read_weights(checkpoint_path).state_dict
+        state: Mapping[str, Tensor] = read_weights(checkpoint_path).state_dict
     else:
         with foreign_weights(what):
             state = download()

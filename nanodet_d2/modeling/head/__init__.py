@@ -2,7 +2,7 @@
 
 from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
 from .aux_head import SimpleConvHead
-from .detections import clip_boxes, select_detections
+from .detections import select_detections
 from .nanodet_plus_head import NanoDetPlusHead
 from .raw import Predictions
 
@@ -13,6 +13,5 @@ __all__ = [
     "NanoDetPlusHead",
     "Predictions",
     "SimpleConvHead",
-    "clip_boxes",
     "select_detections",
 ]

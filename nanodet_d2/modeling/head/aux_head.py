@@ -72,3 +72,10 @@ class SimpleConvHead(nn.Module):
             boxes = self.box_predictor(self.box_tower(x)) * scale
             levels.append(torch.cat([classes, boxes], dim=1))
         return flatten_levels(levels)
+
+    def class_rows(self) -> dict[str, slice]:
+        """Rows of tensors of the state that belong to classes: all of the class predictor."""
+        return {
+            f"class_predictor.{name}": slice(0, len(tensor))
+            for name, tensor in self.class_predictor.named_parameters()
+        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torchvision
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
@@ -57,9 +56,3 @@ def _exact_batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold
     float64 leaves the boxes as they are. detectron2's own function would cast to float32.
     """
     return torchvision.ops.batched_nms(boxes.double(), scores.double(), classes, threshold)
-
-
-def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Clip XYXY boxes (…, 4) to an area of (height, width) pixels."""
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x, y], dim=-1).flatten(-2)

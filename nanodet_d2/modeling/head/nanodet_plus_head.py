@@ -98,12 +98,22 @@ class NanoDetPlusHead(nn.Module):
 
     def forward(self, pyramid: Mapping[str, Tensor]) -> Tensor:
         """Raw class and box logits (N, P, C + 4 * (R + 1)) of levels (N, channels, H, W)."""
-        return flatten_levels(
-            [
-                predictor(tower(pyramid[name]))
-                for name, tower, predictor in zip(self.in_features, self.towers, self.predictors)
-            ]
-        )
+        return flatten_levels(self.maps(pyramid))
+
+    def maps(self, pyramid: Mapping[str, Tensor]) -> list[Tensor]:
+        """The same logits as maps (N, C + 4 * (R + 1), H, W), level by level."""
+        return [
+            predictor(tower(pyramid[name]))
+            for name, tower, predictor in zip(self.in_features, self.towers, self.predictors)
+        ]
+
+    def class_rows(self) -> dict[str, slice]:
+        """Rows of tensors of the state that belong to classes; those of the box logits follow."""
+        return {
+            f"predictors.{i}.{name}": slice(0, self.num_classes)
+            for i, predictor in enumerate(self.predictors)
+            for name, _ in predictor.named_parameters()
+        }
 
     def priors(self, pyramid: Mapping[str, Tensor]) -> Tensor:
         """Priors (P, 3) as ``[cx, cy, stride]`` for levels of these sizes."""

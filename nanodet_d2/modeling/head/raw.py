@@ -35,9 +35,6 @@ class Predictions(NamedTuple):
         boxes = decode_boxes(priors, expected_distances(box_logits, bins))
         return cls(logits, box_logits, boxes)
 
-    def detach(self) -> Predictions:
-        return Predictions(*(x.detach() for x in self))
-
 
 def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
     """Join maps (N, K, H, W) of all levels to (N, P, K), row by row, in level order."""

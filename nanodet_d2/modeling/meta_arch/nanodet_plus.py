@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
@@ -12,32 +13,36 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postproce
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.layers import batch_norms, fuse_conv_norm
-from nanodet_d2.modeling.head import GroundTruth, clip_boxes, select_detections
+from nanodet_d2.modeling.head import GroundTruth, select_detections
+from nanodet_d2.modeling.parts import AuxHead, Head, Neck, bind_part
+from nanodet_d2.modeling.registering import register
 
 from .inputs import batch_ground_truth, batch_images
 from .micro_batches import Outputs, in_micro_batches
 
 AUX_AFTER_DETACH = ("guide", "drop")
 INPUT_FORMATS = ("BGR", "RGB")
+BLANK_SIZE = 128  # of an image to try a network with, whatever size it takes
 # What a backbone is fed that states no ``input_spec``: channel order, mean, deviation.
 REFERENCE_INPUT = ("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class NanoDetPlus(nn.Module):
     """Backbone, neck and head, and in training an auxiliary branch that guides the assignment.
 
-    Neck and heads come as modules, or as partials (``nanodet_d2.config.partial``) that still need
-    ``input_shapes``, which they get from the part before them.
+    Neck and heads come as modules, or as partials (``nanodet_d2.config.LazyPartial``) that still
+    need ``input_shapes``, which they get from the part before them.
 
     Args:
         backbone: detectron2 backbone; its ``output_shape`` tells channels and strides.
-        neck: partial of a neck with ``output_shape``.
-        head: partial of a ``NanoDetPlusHead``.
-        aux_head: partial of the auxiliary head; None trains without the branch. Its neck starts
-            as a copy of ``neck`` and both necks' levels are joined as its input.
+        neck: a ``Neck`` of ``nanodet_d2.modeling.parts``, or a partial of one.
+        head: a ``Head``, or a partial of one.
+        aux_head: an ``AuxHead``, or a partial of one; None trains without the branch. Its neck
+            starts as a copy of ``neck`` and both necks' levels are joined as its input.
         aux_detach_iter: from this training iteration on, the branch sends no gradient into
             backbone and neck.
         aux_after_detach: what the branch does from then on: "guide" (as the reference) keeps
@@ -57,9 +62,20 @@ class NanoDetPlus(nn.Module):
         max_detections: kept per image.
 
     Raises:
-        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, or less than one
-            micro-batch.
+        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, less than one
+            micro-batch, or a part that lacks something of what is asked of it.
+
+    Attributes:
+        size_divisibility: of height and width of what goes in; images are padded to it.
     """
+
+    backbone: Backbone
+    neck: Neck
+    head: Head
+    aux_neck: Neck | None
+    aux_head: AuxHead | None
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -89,13 +105,15 @@ class NanoDetPlus(nn.Module):
         if micro_batches < 1:
             raise ValueError(f"micro_batches {micro_batches}; allowed: 1 or more")
         self.backbone = backbone
-        self.neck = _bind(neck, input_shapes=backbone.output_shape())
-        self.head = _bind(head, input_shapes=self.neck.output_shape())
-        self.aux_neck = self.aux_head = None
+        self.neck = bind_part(neck, Neck, input_shapes=backbone.output_shape())
+        self.head = bind_part(head, Head, input_shapes=self.neck.output_shape())
+        self.aux_neck = None
+        self.aux_head = None
         if aux_head is not None:
             self.aux_neck = copy.deepcopy(self.neck)
-            self.aux_head = _bind(
+            self.aux_head = bind_part(
                 aux_head,
+                AuxHead,
                 input_shapes=_doubled(self.neck.output_shape()),
                 num_classes=self.head.num_classes,
                 reg_max=self.head.reg_max,
@@ -104,10 +122,14 @@ class NanoDetPlus(nn.Module):
         self.aux_after_detach = aux_after_detach
         self.freeze_norm = freeze_norm
         self.micro_batches = micro_batches
-        self.select = dict(
+        self.select: dict[str, Any] = dict(
             score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
         )
-        self.size_divisibility = max(x.stride for x in backbone.output_shape().values())
+        # A backbone of detectron2 that does not say what its images have to be says 0.
+        coarsest = max(shape.stride for shape in backbone.output_shape().values())
+        self.size_divisibility = math.lcm(
+            backbone.size_divisibility or coarsest, self.neck.size_divisibility or 1
+        )
         order, mean, std = getattr(backbone, "input_spec", REFERENCE_INPUT)
         self.flip_channels = order != input_format
         self.register_buffer("pixel_mean", _per_channel(pixel_mean or mean), persistent=False)
@@ -177,7 +199,7 @@ class NanoDetPlus(nn.Module):
 
         The branch sees the neck's levels first, then its own.
         """
-        if self.aux_head is None:
+        if self.aux_neck is None or self.aux_head is None:
             return None
         if _training_iteration() >= self.aux_detach_iter:
             if self.aux_after_detach == "drop":
@@ -189,9 +211,7 @@ class NanoDetPlus(nn.Module):
 
     def auxiliary_parameters(self) -> list[nn.Parameter]:
         """Those that only train along; none without the branch."""
-        if self.aux_head is None:
-            return []
-        return [*self.aux_neck.parameters(), *self.aux_head.parameters()]
+        return [x for name, x in self.named_parameters() if name.startswith("aux_")]
 
     @property
     def last_auxiliary_step(self) -> int | None:
@@ -215,7 +235,7 @@ class NanoDetPlus(nn.Module):
         """Detections of each image, in the pixels of its ``height`` and ``width``."""
         predictions = self.head.decode(raw, priors)
         scores = predictions.logits.sigmoid()
-        boxes = clip_boxes(predictions.boxes, *images.tensor.shape[-2:])
+        boxes = clip_boxes_to_image(predictions.boxes, images.tensor.shape[-2:])
         sizes = [tuple(size) for size in images.image_sizes]
         detections = select_detections(scores, boxes, sizes, **self.select)
         results = []
@@ -236,45 +256,36 @@ class NanoDetPlus(nn.Module):
         if self.training:
             raise ValueError("fuse() in training mode; allowed: after eval(), it cannot be undone")
         self.aux_neck = self.aux_head = None
-        if hasattr(self.backbone, "fuse"):  # those of other libraries fold their own way
-            self.backbone.fuse()
-        fuse_conv_norm(self)
+        fuse_conv_norm(self, lambda: self.network(self._blank_image()))
         return self
+
+    def _blank_image(self) -> Tensor:
+        """A normalised image (1, 3, H, W) of a size that the parts take."""
+        size = getattr(self.backbone, "image_size", None) or (BLANK_SIZE, BLANK_SIZE)
+        height, width = (
+            -(-side // self.size_divisibility) * self.size_divisibility for side in size
+        )
+        return self.pixel_mean.new_zeros(1, len(self.pixel_mean), height, width)
 
     def compile(self, **options: Any) -> None:
         """Compile backbone, neck, heads and losses with ``torch.compile``, in place.
 
         The lists that go in and come out stay outside, where they would break the graph.
         """
-        for part in (self.backbone, self.neck, self.head, self.aux_neck, self.aux_head):
-            if part is not None:
-                part.compile(**options)
-        self.head.losses = torch.compile(self.head.losses, **options)
+        for part in self.children():
+            part.compile(**options)
+        head: Any = self.head
+        head.losses = torch.compile(head.losses, **options)
 
-    def inference_state_dict(self) -> dict[str, Tensor]:
-        """The state without the auxiliary branch: what an export or a release holds."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("aux_")}
-
-
-def _bind(
-    part: nn.Module | Callable[..., nn.Module],
-    *,
-    input_shapes: Mapping[str, ShapeSpec],
-    **arguments: Any,
-) -> nn.Module:
-    """Build a part from what lies before it; shapes typed in a config have to agree with that."""
-    if isinstance(part, nn.Module):
-        return part
-    typed = getattr(part, "keywords", {}).get("input_shapes") or {}
-    for name, shape in typed.items():
-        if name not in input_shapes:
-            raise ValueError(f"input_shapes has {name!r}; there are {list(input_shapes)}")
-        if shape.channels != input_shapes[name].channels:
-            raise ValueError(
-                f"input_shapes says {shape.channels} channels for {name!r}, "
-                f"but it has {input_shapes[name].channels}"
-            )
-    return part(input_shapes=input_shapes, **arguments)
+    def class_rows(self) -> dict[str, slice]:
+        """Rows of tensors of the state that belong to classes; see the heads' ``class_rows``."""
+        heads: dict[str, AuxHead | None] = {"head": self.head, "aux_head": self.aux_head}
+        return {
+            f"{part}.{name}": rows
+            for part, head in heads.items()
+            if head is not None
+            for name, rows in head.class_rows().items()
+        }
 
 
 def _doubled(shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:

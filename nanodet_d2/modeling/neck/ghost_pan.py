@@ -91,6 +91,8 @@ class GhostPAN(nn.Module):
         self.in_features = _select_features(input_shapes, in_features)
         shapes = [input_shapes[name] for name in self.in_features]
         self.ratios = _stride_ratios(self.in_features, [shape.stride for shape in shapes])
+        # A feature of this stride is up-sampled to the size of a finer one.
+        self.size_divisibility = max(shape.stride for shape in shapes)
         self._output_shape = _pyramid_shape(
             [shape.stride for shape in shapes], out_channels, num_extra_levels
         )
@@ -151,8 +153,8 @@ class GhostPAN(nn.Module):
             if up.shape[-2:] != lateral.shape[-2:]:
                 raise ValueError(
                     f"GhostPAN: a level of {tuple(merged[0].shape[-2:])} does not up-sample by "
-                    f"{ratio} to {tuple(lateral.shape[-2:])}; pad the input to a multiple of the "
-                    "largest backbone stride"
+                    f"{ratio} to {tuple(lateral.shape[-2:])}; pad the input to a multiple of "
+                    f"{self.size_divisibility}"
                 )
             merged.insert(0, block(torch.cat([up, lateral], dim=1)))
         return merged

@@ -63,7 +63,7 @@ def open_backend(
     if device is not None and device not in backend.devices:
         allowed = ", ".join(backend.devices)
         raise ValueError(f"device {device!r} with {backend.name}; allowed: {allowed}")
-    require_packages([backend.name], f"running {path}")
+    require_packages([backend.needs()], f"running {path}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"exported file {path} not found")
     return backend(str(path), num_threads, device or backend.devices[0])

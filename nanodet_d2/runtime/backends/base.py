@@ -17,7 +17,8 @@ class Backend:
 
     Attributes:
         format: name of the format of its files.
-        name: of what runs them, as it is imported.
+        name: of what runs them.
+        package: that it is imported from, if it has another name.
         suffix: how the names of its files end; ``other_suffixes``: how others name theirs.
         weights_suffix: of a second file, with the weights: it replaces the last suffix.
         devices: what ``device`` may be, the first by default.
@@ -26,6 +27,7 @@ class Backend:
 
     format: ClassVar[str]
     name: ClassVar[str]
+    package: ClassVar[Optional[str]] = None
     suffix: ClassVar[str]
     other_suffixes: ClassVar[tuple[str, ...]] = ()
     weights_suffix: ClassVar[Optional[str]] = None
@@ -39,6 +41,11 @@ class Backend:
         """The outputs, in the metadata's order, for the input: (N, 3, H, W) float32, normalised,
         or of an end2end file an image (H, W, 3) uint8."""
         raise NotImplementedError
+
+    @classmethod
+    def needs(cls) -> str:
+        """The package that has to be installed."""
+        return cls.package or cls.name
 
     @classmethod
     def stem(cls, path: str | Path) -> str | None:

@@ -15,7 +15,8 @@ class TorchScript(Backend):
     """Runs a program that lies in the file: torch does not limit what it may do."""
 
     format = "torchscript"
-    name = "torch"
+    name = "torchscript"
+    package = "torch"
     suffix = ".torchscript.pt"
     devices = ("cpu", "cuda", "mps")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import clip_boxes_to_image
 
-from nanodet_d2.modeling.head import Predictions, clip_boxes, select_detections
+from nanodet_d2.modeling.head import Predictions, select_detections
 from nanodet_d2.runtime import decode_numpy
 from nanodet_d2.runtime.decode_numpy import decode_boxes, detect, make_priors, select
 
@@ -57,7 +58,7 @@ def test_as_the_model_decodes(classes):
     )
     (expected,) = select_detections(
         torch.from_numpy(scored[None, :, :classes]),
-        clip_boxes(found.boxes, height, width),
+        clip_boxes_to_image(found.boxes, (height, width)),
         [(height, width)],
         score_thresh=0.05,
         nms_thresh=0.6,

@@ -7,17 +7,11 @@ import json
 
 import numpy as np
 import pytest
-from nanodet_d2.export.metadata import (
-    ExportMetadata,
-    InputDescription,
-    export_path,
-    files_of,
-    format_of,
-    metadata_path,
-    read_metadata,
-)
 
+from nanodet_d2.export.job import Job
+from nanodet_d2.runtime.backends import backend_of
 from nanodet_d2.runtime.checks import check_outputs
+from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, read_metadata
 
 
 @pytest.fixture
@@ -82,6 +76,8 @@ def test_missing_field_of_the_input_is_named(metadata):
         ("input.mean", [1.0, 2.0], "three numbers"),
         ("input.std", [1, 1, 0], "three numbers above 0"),
         ("input.resize", "letterbox", "stretch"),
+        ("input.size_divisor", 0, "1 or more"),
+        ("input.size_divisor", "32", "int"),
     ],
 )
 def test_values_of_another_type_or_range_are_refused(metadata, field, value, allowed):
@@ -90,6 +86,36 @@ def test_values_of_another_type_or_range_are_refused(metadata, field, value, all
     place[name] = value
     with pytest.raises(ValueError, match=f"my.onnx has {name} .*; allowed: {allowed}"):
         ExportMetadata.from_json(json.dumps(content), "my.onnx")
+
+
+def test_a_file_from_before_there_was_a_size_divisor(metadata):
+    content = dataclasses.asdict(metadata)
+    del content["input"]["size_divisor"]
+    assert ExportMetadata.from_json(json.dumps(content), "x").input.size_divisor == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((64, 100), r"input size \[64, 100\]; allowed: height and width, multiples of 32"),
+        ((64, 0), "multiples of 32"),
+        ((64,), "height and width"),
+        ((64, 64, 3), "height and width"),
+    ],
+)
+def test_a_size_that_a_dynamic_file_does_not_take_is_refused_at_once(metadata, size, message):
+    described = dataclasses.replace(metadata.input, dynamic=True, size_divisor=32)
+    with pytest.raises(ValueError, match=message):
+        described.resized(size, "my.onnx")
+    other = described.resized((64, 96), "my.onnx")
+    assert (other.height, other.width) == (64, 96)
+    assert described.resized((320, 256), "my.onnx") is described
+
+
+def test_another_size_needs_a_dynamic_file(metadata):
+    with pytest.raises(ValueError, match=r"my.onnx takes an input of 320 x 256 only, .*\[64, 96\]"):
+        metadata.input.resized((64, 96), "my.onnx")
+    assert metadata.input.resized([320, 256], "my.onnx") is metadata.input
 
 
 def test_whole_numbers_serve_as_others(metadata):
@@ -144,14 +170,15 @@ def test_other_content_is_refused(text, message):
 def test_inside_wins_over_beside(metadata, tmp_path):
     path = tmp_path / "m.onnx"
     other = dataclasses.replace(metadata, name="beside")
-    metadata_path(path).write_text(other.to_json())
-    assert read_metadata(path, metadata.to_json()).name == "tiny"
-    assert read_metadata(path).name == "beside"
+    beside = backend_of(path).metadata_path(path)
+    beside.write_text(other.to_json())
+    assert read_metadata(path, metadata.to_json(), beside).name == "tiny"
+    assert read_metadata(path, None, beside).name == "beside"
 
 
 def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="no metadata, neither inside nor in m.ncnn.json.*reg_max"):
-        read_metadata(tmp_path / "m.ncnn.param")
+        read_metadata(tmp_path / "m.ncnn.param", None, tmp_path / "m.ncnn.json")
 
 
 @pytest.mark.parametrize(
@@ -164,13 +191,15 @@ def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
     ],
 )
 def test_names(tmp_path, format, file, beside):
-    path = export_path(tmp_path, "m", format)
-    assert path.name == file and metadata_path(path).name == beside and format_of(path) == format
+    path = Job((format,), tmp_path).path("m", format)
+    backend = backend_of(path)
+    assert path.name == file and backend.format == format
+    assert backend.metadata_path(path) == tmp_path / beside
 
 
 def test_names_tell_kind_and_variant(tmp_path):
-    path = export_path(tmp_path, "m", "openvino", kind="end2end", variant="int8")
-    assert [x.name for x in files_of(path)] == [
+    path = Job(("openvino",), tmp_path, kind="end2end", int8=True).path("m", "openvino")
+    assert [x.name for x in backend_of(path).files(path)] == [
         "m_end2end_int8.xml",
         "m_end2end_int8.bin",
         "m_end2end_int8.openvino.json",
@@ -178,5 +207,5 @@ def test_names_tell_kind_and_variant(tmp_path):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"model.tflite.*\*\.onnx, \*\.xml, \*\.ncnn\.param"):
-        format_of("model.tflite")
+    with pytest.raises(ValueError, match=r"model.tflite.*\*\.ncnn\.param, \*\.onnx, \*\.xml"):
+        backend_of("model.tflite")
