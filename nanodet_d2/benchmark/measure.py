@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanodet_d2.export.evaluate import evaluate
+from nanodet_d2.export.score import score
 from nanodet_d2.predictor import Detector
 
 from .models import Model
@@ -48,7 +48,7 @@ def score_all(models: Sequence[Model], json_file: Path, images: Path, threads: i
     for model in tqdm(models, unit="model", desc="AP"):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-                metrics = evaluate(model.open(threads), json_file, images)
+                metrics = score(model.open(threads), json_file, images)
         except ValueError as error:
             logger.error("No AP of %s: %s", model.name, error)
             continue

@@ -16,7 +16,7 @@ from nanodet_d2.checkpoint import SafeCheckpointer, read_card, read_file
 from nanodet_d2.data.synthetic import CATEGORY_IDS
 from nanodet_d2.engine import Evaluation, evaluate_checkpoint, train
 from nanodet_d2.engine.building import build_model, describe
-from nanodet_d2.export.network import describe_source, load_model
+from nanodet_d2.export.loading import describe_source, load_model
 from nanodet_d2.resolve import resolve
 
 CLASS_NAMES = tuple(sorted(CATEGORY_IDS, key=CATEGORY_IDS.get))  # as they come from the file

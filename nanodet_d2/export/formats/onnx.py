@@ -42,7 +42,7 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
     """The simplified ``onnx.ModelProto`` of a network for normalised images.
 
     Args:
-        network: "raw" or "decoded" of ``network()``, in evaluation mode.
+        network: "raw" or "decoded" of ``export_network()``, in evaluation mode.
         metadata: ``input.dynamic`` makes batch, height and width free.
         outputs: names.
     """

@@ -18,7 +18,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata
 from nanodet_d2.runtime.preprocess import stretch
 
 
-class Reference:
+class Expected:
     """What PyTorch computes for some images: the model as it is trained, before it is fused.
 
     Args:
