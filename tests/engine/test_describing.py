@@ -181,7 +181,7 @@ def test_cards_that_were_tampered_with(saved, caplog):
     tamper("nanodet_d2.engine.build_optimizer", "my.optimizer")
     assert "optimizer" not in resolve(path).cfg and "'optimizer' is left out" in caplog.text
     load_model(path)  # which does not need it
-    tamper("${train.output_dir}", "${gone.output_dir}")
+    tamper("${oc.select:train.output_dir,./output}", "${gone.output_dir}")
     assert "dataloader" not in resolve(path).cfg
     tamper("nanodet_d2.modeling.GhostPAN", "os.system")
     with pytest.raises(ValueError, match="names 'os.system'"):
