@@ -259,7 +259,14 @@ class Trainer(TrainerBase):
         where = ""
         if self.report_dir is not None and rank == comm.get_rank():
             try:
-                where = f"; reported in {save_report(self, broken)}"
+                path = save_report(
+                    broken,
+                    self.report_dir,
+                    model=self.model,
+                    data_loader=self.data_loader,
+                    seed=self.seed,
+                )
+                where = f"; reported in {path}"
             except Exception:  # the loss matters more
                 logger.exception("The step could not be reported.")
         where = comm.all_gather(where)[rank]  # no rank ends before the file is written

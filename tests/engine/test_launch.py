@@ -168,9 +168,9 @@ def losses(self, *args, **kwargs):
     steps += 1
     bad = steps == 3 and os.environ["RANK"] == "1"
     return {{k: x * float("nan") if bad else x for k, x in whole(self, *args, **kwargs).items()}}
-def slowly(*args):
+def slowly(*args, **kwargs):
     time.sleep(3)
-    return save(*args)
+    return save(*args, **kwargs)
 NanoDetPlusHead.losses, trainer.save_report = losses, slowly
 sys.argv[0] = {script!r}
 sys.path.insert(0, os.path.dirname(sys.argv[0]))

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,10 +15,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.ncnn import Ncnn
 from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .base import Format
-
-if TYPE_CHECKING:
-    from ..products import Products
+from .base import Format, Material
 
 
 class NcnnFormat(Format):
@@ -31,7 +27,7 @@ class NcnnFormat(Format):
         return blob_names(strides)
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         export_ncnn(products.network("split"), path, metadata, fp16=fp16)
 

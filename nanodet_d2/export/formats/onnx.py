@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +16,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.onnx import OnnxRuntime
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-from .base import Format
-
-if TYPE_CHECKING:
-    from ..products import Products
+from .base import Format, Material
 
 OPSET = 18  # the lowest that torch's exporter writes by itself
 DATA = "data"  # the network's input
@@ -33,7 +30,7 @@ class Onnx(Format):
     options = ("kind decoded", "kind end2end", "dynamic", "int8")
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         save_onnx(products.onnx(metadata, int8=int8), path, metadata)
 
