@@ -26,7 +26,7 @@ from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
-from nanodet_d2.resolve import resolve
+from nanodet_d2.resolve import ModelSource, resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
 
 VERSIONED = (
@@ -53,8 +53,8 @@ def load_model(
     """Build a model and load a checkpoint that fits it as a whole.
 
     Args:
-        source: what ``nanodet_d2.resolve.resolve`` knows: a config, the ``config.yaml`` that a
-            training wrote, or a checkpoint that a training wrote, which needs nothing else.
+        source: what ``nanodet_d2.resolve.resolve`` knows: a name of the zoo or a checkpoint that a
+            training wrote, which need nothing else, or a config.
         checkpoint: path or URL of any file that ``load_weights`` knows; the source's own if None.
         input_size: (height, width) in place of the config's.
         overrides: ``key=value`` of the config.
@@ -69,8 +69,7 @@ def load_model(
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    with without_pretrained_weights():
-        model = instantiate(cfg.model).eval()
+    model = _build(resolved).eval()
     load_weights(model, checkpoint, require_all=True)
     height, width = input_size or cfg.data.input_size
     check_size((height, width), model.size_divisibility)
@@ -112,8 +111,7 @@ def describe_source(
         FileNotFoundError, ValueError: as :func:`load_model`.
     """
     resolved = resolve(source, overrides, trust=trust)
-    with without_pretrained_weights():
-        model = instantiate(resolved.cfg.model)
+    model = _build(resolved)
     sizes = {name: x.numel() for name, x in model.named_parameters()}
     names = names_for_model(resolved.cfg.data, model.head.num_classes)
     facts = {
@@ -134,6 +132,24 @@ def describe_source(
         facts["sha256"] = sha256(local_path(resolved.checkpoint))
         facts["nanodet_d2"] = resolved.version
     return facts
+
+
+def _build(resolved: ModelSource) -> NanoDetPlus:
+    """A source's model, whose weights are still to be loaded."""
+    try:
+        with without_pretrained_weights():
+            model = instantiate(resolved.cfg.model)
+    except (TypeError, AssertionError, AttributeError) as error:
+        if resolved.checkpoint is None:
+            raise
+        # of another version, or damaged
+        raise ValueError(
+            f"the model that {resolved.checkpoint} tells of cannot be built here ({error}); give "
+            "its config as well"
+        ) from error
+    if not isinstance(model, NanoDetPlus):
+        raise ValueError(f"{resolved.name} is a {type(model).__name__}; allowed: NanoDetPlus")
+    return model
 
 
 def network(model: NanoDetPlus, kind: str) -> nn.Module:
