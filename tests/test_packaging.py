@@ -1,15 +1,19 @@
 """A wheel of the project holds the package and its configs, and works without the checkout."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from nanodet_d2.data.synthetic import make_shapes_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
@@ -130,3 +134,57 @@ def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
     count = len(list((ROOT / "configs").rglob("*.py")))
     count += sum(len(list(folder.rglob("*.py"))) for folder in PROJECT_CONFIGS)
     assert (whole, keys, size) == ("True", f"['train'] {count}", "[416, 416]")
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel, tmp_path_factory):
+    """The command of a new environment with the wheel; the dependencies are this one's."""
+    folder = tmp_path_factory.mktemp("fresh") / "env"
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    lent = [x for x in sys.path if x.endswith("site-packages")]
+    (site / "lent.pth").write_text("\n".join(lent))  # of which no .pth is read, so no checkout
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+    done = subprocess.run(
+        [*command, "--no-deps", "--no-index", "--ignore-installed", str(wheel)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = subprocess.run(
+        [str(python), "-c", "import nanodet_d2; print(nanodet_d2.__file__)"],
+        **in_empty(folder.parent),
+    )
+    assert Path(found.stdout.strip()).is_relative_to(site)
+    return folder / "bin" / "nanodet-d2"
+
+
+def in_empty(folder):
+    """Arguments of a process that finds nothing of the checkout by itself."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return dict(cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_predictions(fresh, tmp_path):
+    for name in ("onnx", "onnxscript", "onnxslim", "onnxruntime"):
+        pytest.importorskip(name)
+    splits = make_shapes_dataset(tmp_path / "data", num_train=12, num_val=4, image_size=96)
+
+    def run(*arguments):
+        done = subprocess.run([str(fresh), *map(str, arguments), "--json"], **in_empty(tmp_path))
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout)
+
+    data = [f"data.{split}.{key}={path}" for split, x in splits.items() for key, path in x.items()]
+    small = ["data.input_size=[96,96]", "dataloader.train.total_batch_size=4", "train.device=cpu"]
+    run("train", "nanodet_plus/demo_shapes.py", *data, *small, "train.max_iter=20")
+    trained = tmp_path / "output" / "demo" / "model_final.pth"
+    val = splits["val"]
+    metrics = run("eval", trained, "--data", val["json"], "--images", val["images"])
+    assert set(metrics["bbox"]) >= {"AP", "AP50"}
+    (written,) = run("export", trained, "--format", "onnx")
+    assert written["differences"]
+    done = run("predict", written["path"], val["images"], "--threshold", "0.01")
+    assert done["pictures"] == 4 and done["detections"] > 0 and not done["problems"]

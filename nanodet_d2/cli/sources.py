@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 SOURCE = "SOURCE"
 SOURCE_HELP = (
-    f"a name ({', '.join(zoo.names())}), a checkpoint that a training wrote, a config, or an "
-    "exported file. Configs and TorchScript files are programs: run only those that you trust"
+    "a name (see nanodet-d2 zoo), a checkpoint that a training wrote, a config, or an exported "
+    "file. Configs and TorchScript files are programs: run only those that you trust"
 )
-CONFIG_HELP = f"a config, or a name: {', '.join(zoo.names())}"
+CONFIG_HELP = "a config, or a name (see nanodet-d2 zoo)"
 _INIT = "train.init_checkpoint="
 
 

@@ -34,6 +34,9 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         main: importable, for it may be called in other processes.
         args: of detectron2's ``default_argument_parser``.
 
+    Returns:
+        what ``main`` does in this process; None where detectron2 started others.
+
     Raises:
         ValueError: for more processes than GPUs, for both ways at once, or for hosts with different
             numbers of processes.
@@ -50,6 +53,8 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
             f"--num-gpus {args.num_gpus}; found {torch.cuda.device_count()} GPUs. For several "
             f"processes on CPUs: torchrun --nproc_per_node {args.num_gpus} SCRIPT …"
         )
+    if args.num_gpus * args.num_machines <= 1:
+        return main(args)  # detectron2's launcher would drop what it returns
     return launch_on_gpus(
         main,
         args.num_gpus,

@@ -1,7 +1,14 @@
 """Reading image files that anybody may have made.
 
 What becomes of each kind of file is one table in ``projects/nanodet_plus/README.md``. Pillow reads
-them; on a device that lacks it, OpenCV does, to the same pixels for 8-bit JPEG and PNG files.
+them; on a device that lacks it, OpenCV does, to the same pixels for JPEG, PNG, BMP, PPM and WebP
+files, turned by their EXIF data or not. It differs for these:
+
+- JPEG in CMYK, TIFF in YCbCr or with 16 bits per colour: by one grey level;
+- transparent GIF and TIFF: what lies beneath is lost; GIF is read from OpenCV 4.12 on;
+- WebP turned by EXIF data: shown as it lies before OpenCV 4.13;
+- truncated JPEG: read before OpenCV 4.11, with grey for what is missing;
+- files that declare too many pixels: refused after they were decoded, not before.
 """
 
 from __future__ import annotations
@@ -25,6 +32,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # by content, no
 MAX_PIXELS = 89_478_485  # as Pillow: a quarter of a GiB as RGB
 _MAX_PIXELS_OF_PILLOW = 2 * MAX_PIXELS
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The same formats for OpenCV, which knows others, too.
+_SIGNATURES = re.compile(
+    rb"BM|GIF8|\xff\xd8\xff|\x89PNG|P[1-6]\s|II[*+]\0|MM\0[*+]|RIFF....WEBP", re.DOTALL
+)
 _EXIF_ORIENTATION = 0x0112
 _EXIF_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # orientation: Pillow's Transpose
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
@@ -77,7 +88,7 @@ def read_file(
     path: str, *, max_pixels: int = MAX_PIXELS, at_least: tuple[int, int] | None = None
 ) -> np.ndarray:
     """The image (H, W, 3) uint8 BGR of a file, turned as its EXIF data asks for; transparency is
-    dropped.
+    dropped. Without Pillow: see the module.
 
     Args:
         max_pixels: a file that declares more is refused before it is decoded (by OpenCV: after).
@@ -134,9 +145,12 @@ def _turned(image: Image.Image) -> Image.Image:
 def _read_by_opencv(path: str, max_pixels: int) -> np.ndarray:
     with _named(path):
         _require_content(path)
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = np.fromfile(path, np.uint8)
+        if _SIGNATURES.match(data[:12].tobytes()) is None:
+            raise OSError(f"not an image of the formats {', '.join(FORMATS)}")
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is None:
-            raise OSError("not an image that OpenCV reads")
+            raise OSError("damaged, or of a kind that OpenCV does not read")
         _require_pixels(image.shape[1], image.shape[0], max_pixels)
         return image
 
