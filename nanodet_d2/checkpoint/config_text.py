@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ def config_from_json(text: str) -> DictConfig:
         raise ValueError(f"the config is not json: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"the config is {content!r:.80}; allowed: a json object")
-    return OmegaConf.create(content, flags={"allow_objects": True})
+    try:
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except OmegaConfBaseException as error:  # a reference that is none
+        raise ValueError(f"the config cannot be read: {' '.join(str(error).split())}") from error
 
 
 def named(*, name: str) -> Any:

@@ -19,7 +19,7 @@ from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
-from nanodet_d2.resolve import resolve
+from nanodet_d2.resolve import ModelSource, resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
 
 VERSIONED = (
@@ -62,8 +62,7 @@ def load_model(
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
     _refuse_other_resize(cfg)
-    with without_pretrained_weights():
-        model = instantiate(cfg.model).eval()
+    model = _build(resolved)
     load_weights(model, checkpoint, require_all=True)
     return describe_model(
         model,
@@ -136,8 +135,7 @@ def describe_source(
         FileNotFoundError, ValueError: as :func:`load_model`.
     """
     resolved = resolve(source, overrides, trust=trust)
-    with without_pretrained_weights():
-        model = instantiate(resolved.cfg.model)
+    model = _build(resolved)
     sizes = {name: x.numel() for name, x in model.named_parameters()}
     names = names_for_model(resolved.cfg.data, model.head.num_classes)
     facts = {
@@ -158,6 +156,24 @@ def describe_source(
         facts["sha256"] = sha256(local_path(resolved.checkpoint))
         facts["nanodet_d2"] = resolved.version
     return facts
+
+
+def _build(resolved: ModelSource) -> NanoDetPlus:
+    """A source's model, whose weights are still to be loaded."""
+    try:
+        with without_pretrained_weights():
+            model = instantiate(resolved.cfg.model)
+    except (TypeError, AssertionError, AttributeError) as error:
+        if resolved.checkpoint is None:
+            raise
+        # of another version, or damaged
+        raise ValueError(
+            f"the model that {resolved.checkpoint} tells of cannot be built here ({error}); give "
+            "its config as well"
+        ) from error
+    if not isinstance(model, NanoDetPlus):
+        raise ValueError(f"{resolved.name} is a {type(model).__name__}; allowed: NanoDetPlus")
+    return model
 
 
 def versions() -> dict[str, str]:
