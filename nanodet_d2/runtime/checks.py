@@ -17,7 +17,7 @@ CHANNEL_ORDERS = ("BGR", "RGB")
 
 # field -> (is it allowed?, what is), for values of the right type
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "class_names": (len, "one name or more"),
+    "class_names": (lambda x: len(x) > 0, "one name or more"),
     "strides": (lambda x: len(x) > 0 and min(x) > 0, "numbers above 0"),
     "reg_max": (lambda x: x >= 1, "1 or more"),
     "score_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
@@ -63,7 +63,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in pairs)
     if hint is float:  # json has whole numbers for some
         return type(value) in (int, float) and math.isfinite(value)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return isinstance(value, hint)
     return type(value) is hint  # True is no 1 here
 
