@@ -86,7 +86,7 @@ class PyTorch(Backend):
         self.num_threads = num_threads
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         net = network(loaded.model, "raw")
-        self.network = net.to(self.device, memory_format=torch.channels_last)
+        self.network = net.to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:
         with torch_threads(self.num_threads), torch.inference_mode():
