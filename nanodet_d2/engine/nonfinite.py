@@ -37,6 +37,7 @@ def save_report(trainer: Trainer, broken: StepLosses) -> Path:
     the weights are still those of the step; any other has updated them since. Statistics of batch
     norms may be those after the step; training does not use them.
     """
+    assert trainer.report_dir is not None
     path = Path(trainer.report_dir) / f"nonfinite_{broken.iteration:07d}.pth"
     batch: list[dict[str, Any]] = []
     if hasattr(trainer.data_loader, "start_at"):
