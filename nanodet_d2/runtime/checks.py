@@ -49,9 +49,10 @@ def check_fields(cls: type, values: dict[str, Any], source: str) -> None:
             words = getattr(hints[name], "__name__", "")
             words = str(hints[name]) if typing.get_origin(hints[name]) else words
             raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
-        allowed, words = _LIMITS.get(name, (lambda x: True, ""))
-        if not allowed(value):
-            raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
+        if name in _LIMITS:
+            allowed, words = _LIMITS[name]
+            if not allowed(value):
+                raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
