@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -85,8 +85,8 @@ class PyTorch(Backend):
         require_threads(num_threads)
         self.num_threads = num_threads
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        net = network(loaded.model, "raw")
-        self.network = net.to(self.device).to(memory_format=torch.channels_last)
+        net: Any = network(loaded.model, "raw")  # older torch's types know no memory_format
+        self.network = net.to(self.device, memory_format=torch.channels_last)
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:
         with torch_threads(self.num_threads), torch.inference_mode():

@@ -104,8 +104,10 @@ class ImageCache:
         else:
             buffer = np.memmap(block, np.uint8, mode="r+")
         count = len(self._index)
-        self._shapes = np.ndarray((count, 2), np.int32, buffer)
-        self._bytes = np.ndarray((int(self._starts[-1]),), np.uint8, buffer, offset=8 * count)
+        self._shapes: np.ndarray = np.ndarray((count, 2), np.int32, buffer)
+        self._bytes: np.ndarray = np.ndarray(
+            (int(self._starts[-1]),), np.uint8, buffer, offset=8 * count
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_shapes", "_bytes")}

@@ -124,7 +124,7 @@ def _contrasting(rng: Generator, colour: np.ndarray, least: float) -> np.ndarray
 def _background(rng: Generator, size: int) -> np.ndarray:
     """A gradient and, half of the time, a grain on a random colour; (H, W, 3) float32."""
     grid = rng.normal(0, rng.uniform(5, 25), (int(rng.integers(2, 5)),) * 2 + (3,))
-    image = rng.uniform(30, 225, 3) + cv2.resize(grid, (size, size))
+    image: np.ndarray = rng.uniform(30, 225, 3) + cv2.resize(grid, (size, size))
     if rng.random() < 0.5:
         grain = rng.normal(0, rng.uniform(3, 14), (size // int(rng.integers(2, 6)),) * 2)
         image += cv2.resize(grain, (size, size))[..., None]

@@ -70,7 +70,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def check_outputs(
-    outputs: Sequence[np.ndarray], metadata: Any, count: int, size: tuple[int, int], source: str
+    outputs: Sequence[np.ndarray], metadata: Any, count: int, size: Sequence[int], source: str
 ) -> None:
     """Compare the form of a network's outputs with what the metadata says.
 
@@ -103,7 +103,7 @@ def check_outputs(
         )
 
 
-def _expected_shapes(metadata: Any, count: int, size: tuple[int, int]) -> list[tuple[int, ...]]:
+def _expected_shapes(metadata: Any, count: int, size: Sequence[int]) -> list[tuple[int, ...]]:
     height, width = size
     priors = sum(-(-height // stride) * -(-width // stride) for stride in metadata.strides)
     classes = len(metadata.class_names)

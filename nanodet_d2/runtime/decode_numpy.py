@@ -76,7 +76,7 @@ def suppress(
 ) -> list[int]:
     """Indices of what NMS keeps of boxes (K, 4) with classes (K,), which come best first."""
     kept: list[int] = []
-    left = np.arange(len(boxes))
+    left: np.ndarray = np.arange(len(boxes))
     while len(left) and len(kept) < max_detections:
         best, left = left[0], left[1:]
         kept.append(best)

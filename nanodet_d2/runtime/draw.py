@@ -108,7 +108,7 @@ def _best_place(
     box: Box,
     width: int,
     height: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     places: Sequence[Box],
     boxes: Sequence[Box],
 ) -> Box:

@@ -125,7 +125,7 @@ def read_and_size(
     with _named(path), _opened(path, max_pixels) as image:
         size = _shown_size(image)
         pixels = _pixels(image, at_least)
-        return pixels, size if at_least is not None else pixels.shape[:2]
+        return pixels, size if at_least is not None else (pixels.shape[0], pixels.shape[1])
 
 
 def _pixels(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.ndarray:
