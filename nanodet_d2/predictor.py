@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ class PyTorch(Backend):
         require_threads(num_threads)
         self.num_threads = num_threads
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        net = export_network(loaded.model, "raw")
+        net: Any = export_network(loaded.model, "raw")  # older torch knows no memory_format
         self.network = net.to(self.device, memory_format=torch.channels_last)
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:

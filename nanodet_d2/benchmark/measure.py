@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import random
@@ -67,8 +68,8 @@ def measure(
     for _ in range(rounds):
         for name in order.sample(list(detectors), len(detectors)):
             detector = detectors[name]
-            network[name] += _block(lambda d=detector, x=prepared[name]: d.run(x))
-            total[name] += _block(lambda d=detector: d(image))
+            network[name] += _block(functools.partial(detector.run, prepared[name]))
+            total[name] += _block(functools.partial(detector, image))
             bar.update()
     return {
         name: {

@@ -22,7 +22,7 @@ def config_to_json(cfg: Mapping[str, Any]) -> str:
     References such as ``${data.input_size}`` stay. A section with something that text cannot hold,
     e.g. a function without a name, is left out with a warning.
     """
-    content = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+    content: Any = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
     kept: dict[str, Any] = {}
     for section, value in content.items():
         try:

@@ -20,24 +20,28 @@ def export_network(model: NanoDetPlus, kind: str) -> nn.Module:
     return {"raw": RawNetwork, "split": SplitNetwork, "decoded": DecodedNetwork}[kind](fused).eval()
 
 
-class RawNetwork(nn.Module):
-    """Normalised images (N, 3, H, W) to (N, P, C + 4 * (R + 1)): class scores, box logits."""
+class _Network(nn.Module):
+    """The parts of a model that run after training."""
 
     def __init__(self, model: NanoDetPlus):
         super().__init__()
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.head
         self.size_divisibility = model.size_divisibility
 
-    def forward(self, data: Tensor) -> Tensor:
-        raw = self.head(self.neck(self.backbone(data)))
-        return torch.cat([raw[..., : self._classes].sigmoid(), raw[..., self._classes :]], dim=-1)
-
     @property
     def _classes(self) -> int:
         return self.head.num_classes
 
 
-class DecodedNetwork(RawNetwork):
+class RawNetwork(_Network):
+    """Normalised images (N, 3, H, W) to (N, P, C + 4 * (R + 1)): class scores, box logits."""
+
+    def forward(self, data: Tensor) -> Tensor:
+        raw = self.head(self.neck(self.backbone(data)))
+        return torch.cat([raw[..., : self._classes].sigmoid(), raw[..., self._classes :]], dim=-1)
+
+
+class DecodedNetwork(_Network):
     """Normalised images to boxes (N, P, 4), XYXY, pixels of the input, and scores (N, P, C)."""
 
     def forward(self, data: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +50,7 @@ class DecodedNetwork(RawNetwork):
         return clip_boxes_to_image(found.boxes, data.shape[-2:]), found.logits.sigmoid()
 
 
-class SplitNetwork(RawNetwork):
+class SplitNetwork(_Network):
     """Normalised images to scores (N, C, H_i, W_i) of each level, then box logits
     (N, H_i, W_i, 4 * (R + 1)) of each: what the reference's ncnn program reads."""
 

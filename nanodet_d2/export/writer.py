@@ -111,6 +111,7 @@ def _export_one(job: Job, format: str, products: Products, reference: Expected |
 
 def _average_precisions(job: Job, format: str, products: Products, path: Path) -> str:
     """AP of the float and of the quantised file, in words."""
+    assert job.eval_json and job.eval_images
     logger.info("%s: scoring the float and the INT8 file", format)
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / path.name
