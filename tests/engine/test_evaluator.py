@@ -87,7 +87,7 @@ def test_no_predictions_at_all(data):
     assert results["AP"] != results["AP"]  # nan, as detectron2 says it
 
 
-def test_classes_keep_their_names_whatever_the_ids(data, tmp_path):
+def test_classes_keep_their_names_whatever_the_ids(data, tmp_path, pictures):
     """The val file numbers the classes the other way round: detectron2 would swap their names."""
     val = json.loads(open(data["val"]["json"]).read())
     last = max(x["id"] for x in val["categories"]) + 1

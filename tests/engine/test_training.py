@@ -32,7 +32,7 @@ def metrics_log(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
-def test_training_writes_everything_and_resumes(config, tmp_path):
+def test_training_writes_everything_and_resumes(config, tmp_path, pictures):
     out = tmp_path / "out"
     results = train(config())
     assert results["bbox"].keys() >= {"AP", "AR100", "AP-circle"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from tests.engine.launching import CONFIG, ONE_CORE_EACH, OVERRIDES, ROOT, SCRIPT, losses, torchrun
+from tests.engine.launching import CONFIG, ONE_CORE_EACH, OVERRIDES, ROOT, SCRIPT, losses, ranks
 from tests.engine.two_hosts import INSIDE, NOT_ALLOWED
 
 pytestmark = [
@@ -27,8 +27,7 @@ OPTIONS = [*OVERRIDES, f"train.max_iter={STEPS}", "train.checkpointer.period=2"]
 @pytest.fixture(scope="module")
 def alone(shapes_overrides, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    done = torchrun(1, *OPTIONS, *shapes_overrides, f"train.output_dir={folder}")
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    ranks(1, *OPTIONS, *shapes_overrides, f"train.output_dir={folder}").check()
     return folder
 
 
