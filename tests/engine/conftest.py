@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from detectron2.config import LazyConfig
 
@@ -22,15 +24,18 @@ def no_pictures(request, monkeypatch) -> None:
         monkeypatch.setattr("nanodet_d2.engine.evaluator.write_evaluation_report", lambda *_: None)
 
 
-@pytest.fixture
-def config(root, shapes_overrides, tmp_path):
-    """The demo config with a few fast steps and more overrides; its output is below tmp_path."""
+@pytest.fixture(scope="session")
+def load_config(root, shapes_overrides):
+    """The demo config with a few fast steps and more overrides."""
 
     def load(*overrides: str):
         path = root / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
-        folder = f"train.output_dir={tmp_path / 'out'}"
-        return apply_overrides(
-            LazyConfig.load(str(path)), [*FAST, *shapes_overrides, folder, *overrides]
-        )
+        return apply_overrides(LazyConfig.load(str(path)), [*FAST, *shapes_overrides, *overrides])
 
     return load
+
+
+@pytest.fixture
+def config(load_config, tmp_path):
+    """The same, with its output below tmp_path."""
+    return functools.partial(load_config, f"train.output_dir={tmp_path / 'out'}")

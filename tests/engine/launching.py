@@ -21,24 +21,18 @@ import torch.distributed as dist
 from detectron2.engine import default_argument_parser
 
 from nanodet_d2.engine import launch, main
+from tests.engine.small_training import SMALL
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "projects" / "nanodet_plus" / "train_net.py"
 CONFIG = ROOT / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
 OVERRIDES = [
-    "data.input_size=[64,64]",
+    *SMALL,
     "dataloader.train.total_batch_size=6",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
     "model.aux_detach_iter=4",
-    "model.neck.out_channels=32",
     "model.freeze_norm=true",
-    "model.score_thresh=0.0",
     "train.eval_period=0",
-    "train.log_period=1",
     "train.max_iter=6",
-    "train.device=cpu",
-    "train.seed=1",
 ]
 ONE_CORE_EACH = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 300  # far beyond what any of these takes on a machine that is busy

@@ -57,6 +57,7 @@ def test_one_step_of_two_processes_is_that_of_one(shapes, tmp_path, norms, dtype
     file.write_text(json.dumps(content))
     options = [*OVERRIDES, "train.max_iter=1", "dataloader.train.total_batch_size=2"]
     options += ["model.freeze_norm=false", norms, "data.input_size=[96,96]"]
+    options += ["model.backbone.out_features=[res3,res4,res5]", "model.head.stacked_convs=2"]
     for split in ("train", "val"):
         options += [f"data.{split}.json={file}", f"data.{split}.images={shapes['train']['images']}"]
     steps, logs = [], []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -22,29 +23,25 @@ from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import train
 from nanodet_d2.engine.resume import find_resume_point, rewind_log
 from nanodet_d2.modeling import NanoDetPlusHead
+from tests.engine.launching import CONFIG, forks
+from tests.engine.small_training import SMALL
 
 try:
     import resource
 except ImportError:
     resource = None
 
-CONFIG = Path(__file__).parents[2] / "projects" / "nanodet_plus" / "configs" / "demo_shapes.py"
 OVERRIDES = [
-    "data.input_size=[64,64]",
+    *SMALL,
     "dataloader.train.total_batch_size=4",
-    "dataloader.train.num_workers=1",
-    "dataloader.test.num_workers=0",
     "model.aux_detach_iter=9",
-    "model.neck.out_channels=32",
-    "model.score_thresh=0.0",  # so that a model without skill detects something
     "train.eval_period=10",
     "train.checkpointer.period=3",
     "train.log_period=2",
     "train.max_iter=24",
-    "train.device=cpu",
-    "train.seed=1",
     "train.ema.settings.start_share=0.25",
 ]
+WITH_A_WORKER = [*OVERRIDES, "dataloader.train.num_workers=1"]
 TIMES = {"eta_seconds", "time", "data_time", "rank_data_time"}  # differ from run to run
 
 
@@ -62,21 +59,13 @@ def run_alone(overrides: list[str], output: str, *, resume: bool) -> None:
     run(overrides, output, resume=resume)
 
 
-@pytest.fixture(scope="module")
-def start():
-    """Start a training in a process of its own, with torch imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nanodet_d2.engine"])
-
-    def start(overrides: list[str], output: Path, *, resume: bool):
-        process = context.Process(
-            target=run_alone, args=(overrides, str(output)), kwargs={"resume": resume}
-        )
-        process.start()
-        return process
-
-    start.context = context
-    return start
+def start(overrides: list[str], output: Path, *, resume: bool) -> BaseProcess:
+    """A training in a process of its own, which has torch imported already."""
+    process = forks.Process(
+        target=run_alone, args=(overrides, str(output)), kwargs={"resume": resume}
+    )
+    process.start()
+    return process
 
 
 def outcome(folder: Path) -> tuple[dict, list[dict], dict]:
@@ -111,8 +100,8 @@ def assert_same(a, b, where: str = "") -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(start, shapes_overrides, tmp_path):
-    overrides = [*OVERRIDES, *shapes_overrides]
+def test_killed_at_twenty_random_moments(shapes_overrides, tmp_path):
+    overrides = [*WITH_A_WORKER, *shapes_overrides]
     begin = time.monotonic()
     whole = start(overrides, tmp_path / "whole", resume=False)
     whole.join()
@@ -149,18 +138,16 @@ def killed_after_file(number: int, overrides: list[str], output: str) -> None:
 
 
 @pytest.mark.slow
-def test_killed_between_any_two_files(start, shapes_overrides, tmp_path):
+def test_killed_between_any_two_files(shapes_overrides, tmp_path):
     """Evaluation and checkpoint, the best and the latest, a file and its tag: all in one step."""
-    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=3", "train.log_period=1"]
+    overrides = [*WITH_A_WORKER, *shapes_overrides, "train.eval_period=3", "train.log_period=1"]
     overrides += ["train.max_iter=9", "train.evaluate_raw=true", "train.validation_loss=true"]
     whole = start(overrides, tmp_path / "whole", resume=False)
     whole.join()
     expected = outcome(tmp_path / "whole")
     for number in range(1, 100):
         folder = tmp_path / str(number)
-        killed = start.context.Process(
-            target=killed_after_file, args=(number, overrides, str(folder))
-        )
+        killed = forks.Process(target=killed_after_file, args=(number, overrides, str(folder)))
         killed.start()
         killed.join()
         if killed.exitcode == 0:
@@ -172,12 +159,19 @@ def test_killed_between_any_two_files(start, shapes_overrides, tmp_path):
     assert number > 10
 
 
-@pytest.fixture
-def trained(shapes_overrides, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def six_steps(shapes_overrides, tmp_path_factory) -> Path:
     overrides = [*OVERRIDES, *shapes_overrides, "train.max_iter=6", "train.eval_period=0"]
     overrides += ["train.checkpointer.period=2"]
-    run(overrides, str(tmp_path / "out"), resume=False)
-    return tmp_path / "out"
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    run(overrides, str(folder), resume=False)
+    return folder
+
+
+@pytest.fixture
+def trained(six_steps, tmp_path) -> Path:
+    """A training's folder, to do with as one likes."""
+    return Path(shutil.copytree(six_steps, tmp_path / "out"))
 
 
 def test_a_torn_checkpoint_is_set_aside(trained, caplog):
@@ -247,9 +241,9 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_interrupted_in_a_step(start, shapes_overrides, tmp_path, monkeypatch):
+def test_interrupted_in_a_step(shapes_overrides, tmp_path, monkeypatch):
     """By Ctrl-C after the forward pass, whose batch norms have seen the batch by then."""
-    overrides = [*OVERRIDES, *shapes_overrides, "train.eval_period=0", "train.max_iter=8"]
+    overrides = [*WITH_A_WORKER, *shapes_overrides, "train.eval_period=0", "train.max_iter=8"]
     run(overrides, str(tmp_path / "whole"), resume=False)
     whole, count = NanoDetPlusHead.losses, 0
 
