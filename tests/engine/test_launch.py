@@ -56,7 +56,9 @@ import torch
 from nanodet_d2.engine import trainer, training
 
 build = training.build_model
-training.build_model = lambda cfg: build(cfg).to(getattr(torch, os.environ["DTYPE"]))
+training.build_model = lambda *args, **options: build(*args, **options).to(
+    getattr(torch, os.environ["DTYPE"])
+)
 whole_step = trainer.Trainer.run_step
 def step(self):
     whole_step(self)
