@@ -20,7 +20,7 @@ from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export.formats import find_format, formats
 from nanodet_d2.export.formats.onnx import network_to_onnx
 from nanodet_d2.export.job import Job
-from nanodet_d2.export.network import LoadedModel, load_model
+from nanodet_d2.export.loading import LoadedModel, load_model
 from nanodet_d2.export.products import Products
 from nanodet_d2.runtime.metadata import ExportMetadata
 

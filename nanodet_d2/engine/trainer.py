@@ -167,6 +167,7 @@ class Trainer(TrainerBase):
 
     def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
         """Count an overflow without waiting for the device, as ``get_scale`` would."""
+        assert scaler._scale is not None, "nothing was scaled"
         before = scaler._scale.clone()
         scaler.update()
         self._overflows = self._overflows + (scaler._scale < before)

@@ -18,13 +18,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Union
+from typing import IO, TYPE_CHECKING, Any, Union
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 ImageLike = Union[str, Path, np.ndarray]
 # Not all of Pillow's: it would hand a file with PostScript in it to Ghostscript, whatever its name.
@@ -37,7 +37,8 @@ _SIGNATURES = re.compile(
     rb"BM|GIF8|\xff\xd8\xff|\x89PNG|P[1-6]\s|II[*+]\0|MM\0[*+]|RIFF....WEBP", re.DOTALL
 )
 _EXIF_ORIENTATION = 0x0112
-_EXIF_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # orientation: Pillow's Transpose
+# orientation (a damaged file's may be anything): Pillow's Transpose
+_EXIF_TURNS: dict[object, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 # What tears a line, and surrogates: bytes of a name that is not UTF-8, which cannot be written.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -124,10 +125,10 @@ def read_and_size(
     with _named(path), _opened(path, max_pixels) as image:
         size = _shown_size(image)
         pixels = _pixels(image, at_least)
-        return pixels, size if at_least is not None else pixels.shape[:2]
+        return pixels, size if at_least is not None else (pixels.shape[0], pixels.shape[1])
 
 
-def _pixels(image: Image.Image, at_least: tuple[int, int] | None) -> np.ndarray:
+def _pixels(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.ndarray:
     if at_least is not None:
         height, width = at_least if _shown_size(image) == image.size[::-1] else at_least[::-1]
         image.draft(None, (width, height))
@@ -155,7 +156,7 @@ def _read_by_opencv(path: str, max_pixels: int) -> np.ndarray:
         return image
 
 
-def _shown_size(image: Image.Image) -> tuple[int, int]:
+def _shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     width, height = image.size
     sideways = _exif(image).get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
     if hasattr(image, "_tile_size"):  # a TIFF file, whose size Pillow 11 tells as shown
@@ -163,16 +164,16 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def _exif(image: Image.Image) -> Image.Exif:
+def _exif(image: ImageFile.ImageFile) -> Image.Exif:
     """Without decoding a PNG file, as Pillow would, unless it says more behind its pixels."""
     from PIL import Image
 
-    if image.format != "PNG" or _tells_more_at_its_end(image.fp):
+    if image.format != "PNG" or image.fp is None or _tells_more_at_its_end(image.fp):
         return image.getexif()
     return Image.Image.getexif(image)
 
 
-def _tells_more_at_its_end(png: BinaryIO) -> bool:
+def _tells_more_at_its_end(png: IO[bytes]) -> bool:
     """Whether texts or EXIF data follow the pixels; the file's position stays."""
     start = png.tell()
     png.seek(len(_PNG_SIGNATURE))
@@ -190,7 +191,7 @@ def _tells_more_at_its_end(png: BinaryIO) -> bool:
 
 
 @contextmanager
-def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The image, of which only the header has been read."""
     from PIL import Image, UnidentifiedImageError
 

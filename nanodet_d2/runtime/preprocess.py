@@ -67,7 +67,7 @@ def normalize(image: np.ndarray, description: InputDescription) -> np.ndarray:
 def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """(3, 256) float32: the normalised value of each channel's grey levels."""
     levels = np.arange(256, dtype=np.float32)
-    return np.stack([(levels - m) / s for m, s in zip(np.float32(mean), np.float32(std))])
+    return np.stack([(levels - m) / s for m, s in np.array([mean, std], np.float32).T])
 
 
 @functools.lru_cache(maxsize=16)

@@ -36,7 +36,7 @@ def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp1
     """Write a split network with the official model's blob names.
 
     Args:
-        network: "split" of ``network()``, in evaluation mode.
+        network: "split" of ``export_network()``, in evaluation mode.
         path: of the param file; the weights go to a bin file beside it.
         fp16: store weights in half precision.
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
     """The simplified ``onnx.ModelProto`` of a network for normalised images.
 
     Args:
-        network: "raw" or "decoded" of ``network()``, in evaluation mode.
+        network: "raw" or "decoded" of ``export_network()``, in evaluation mode.
         metadata: ``input.dynamic`` makes batch, height and width free.
         outputs: names.
     """
@@ -63,6 +63,7 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
             dynamic_shapes=shapes,
             verbose=False,
         )
+        assert program is not None  # None is for dynamo=False
         return onnxslim.slim(program.model_proto)
 
 
@@ -83,7 +84,7 @@ def save_onnx(model: Any, path: Path, metadata: ExportMetadata) -> None:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without the exporter's progress and its advice to those who maintain it."""
     root = logging.getLogger()
     level = root.level
