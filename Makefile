@@ -43,8 +43,8 @@ demo-coco: $(READY) ## draw detections of COCO's classes: IMAGES="a.jpg b.jpg" [
 	    'make demo-coco IMAGES="street.jpg kitchen.jpg"' >&2; exit 2; }
 	@test -n "$(WEIGHTS)" || { echo 'demo-coco: WEIGHTS is empty; give the path of official' \
 	    'weights, as in WEIGHTS=nanodet-plus-m_416.pth' >&2; exit 2; }
-	@$(PY) -m nanodet_d2.demo projects/nanodet_plus/configs/nanodet_plus_m_416.py \
-	    --weights "$(WEIGHTS)" --input $(IMAGES) --output output/demo_coco $(ARGS)
+	@$(PY) -m nanodet_d2 predict projects/nanodet_plus/configs/nanodet_plus_m_416.py \
+	    $(IMAGES) --weights "$(WEIGHTS)" --output output/demo_coco $(ARGS)
 
 WEB := projects/nanodet_plus/web
 .PHONY: web
@@ -62,10 +62,10 @@ web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 	@$(PY) $(WEB)/serve.py $(ARGS)
 
 .PHONY: test
-test: TOOLS = pytest hypothesis
+test: TOOLS = pytest hypothesis xdist
 test: $(READY) ## run the tests (at most 20 minutes on 2 slow cores)
 	@echo "== test: at most 20 minutes on 2 slow cores"
-	@$(PY) -m pytest -q tests $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q tests -n 2 --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: TOOLS = pytest hypothesis
@@ -73,6 +73,9 @@ test-slow: $(READY) ## run the tests that take minutes each
 	@echo "== test-slow: the tests marked slow"
 	@$(PY) -m pytest -q tests -m slow $(ARGS); status=$$?; \
 	if [ $$status -eq 5 ]; then echo "test-slow: no test is marked slow"; else exit $$status; fi
+
+.PHONY: test-all
+test-all: test test-slow ## run all tests
 
 .PHONY: lint
 lint: TOOLS = ruff mypy

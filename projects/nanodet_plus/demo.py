@@ -4,27 +4,27 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import time
 from pathlib import Path
 
 import cv2
-import torch
-import train_net
-from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+import numpy as np
 from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
-from nanodet_d2.visualization import contact_sheet, draw_annotations, draw_detections
+from pycocotools.coco import COCO
 
-from nanodet_d2.checkpoint import load_weights
-from nanodet_d2.config import apply_overrides
-from nanodet_d2.data import split_name
-from nanodet_d2.data.images import read_image
+from nanodet_d2 import Detector
 from nanodet_d2.data.synthetic import make_shapes_dataset
+from nanodet_d2.engine import main as run_config
+from nanodet_d2.runtime.draw import contact_sheet, draw_boxes, draw_detections
+from nanodet_d2.runtime.images import load_image
 
 CONFIG = Path(__file__).parent / "configs" / "demo_shapes.py"
 PAIRS = 2  # images in a row of the picture
+ENLARGED = 3  # times, so that texts are readable
+THRESHOLD = 0.35  # lowest score that is drawn
 logger = logging.getLogger("nanodet_d2.demo")
 
 
@@ -41,11 +41,11 @@ def main() -> None:
     overrides += [f"train.output_dir={args.output}", f"train.seed={args.seed}", *args.opts]
 
     logger.info("Step 2 of 3: training and evaluation")
-    results = train_net.main(
+    results = run_config(
         default_argument_parser().parse_args(["--config-file", str(CONFIG), *overrides])
     )
     logger.info("Step 3 of 3: drawing predictions beside ground truth")
-    picture = draw_predictions(overrides, args.output, args.images)
+    picture = draw_predictions(splits["val"], args.output, args.images)
     logger.info(
         "Done in %.0f s: AP %.1f, AP50 %.1f on the held-out images; look at %s",
         time.time() - start,
@@ -64,26 +64,34 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_predictions(overrides: list[str], output: Path, count: int) -> Path:
+def draw_predictions(val: dict[str, str], output: Path, count: int) -> Path:
     """Write a picture of held-out images, two to a row, each beside its predictions."""
-    cfg = apply_overrides(LazyConfig.load(str(CONFIG)), overrides)
-    model = instantiate(cfg.model).to(cfg.train.device).eval()
-    load_weights(model, str(output / "model_final.pth"), require_all=True)
-    mapper = instantiate(cfg.dataloader.test.mapper)
-    name = split_name(cfg.data, "val")
-    metadata = MetadataCatalog.get(name)
+    detector = Detector(output / "model_final.pth", score_thresh=THRESHOLD)
+    truth = COCO(val["json"])
     pictures = []
-    for record in DatasetCatalog.get(name)[: count - count % PAIRS]:
-        image = read_image(dict(record), "BGR")
-        with torch.no_grad():
-            found = model([mapper(record)])[0]["instances"]
-        pictures.append(draw_annotations(image, record, metadata))
-        pictures.append(draw_detections(image, found, metadata))
+    for entry in truth.loadImgs(sorted(truth.getImgIds())[: count - count % PAIRS]):
+        path = Path(val["images"]) / entry["file_name"]
+        large = cv2.resize(load_image(path), None, fx=ENLARGED, fy=ENLARGED)
+        found = detector(path)
+        found = dataclasses.replace(found, xyxy=found.xyxy * ENLARGED)
+        pictures.append(draw_truth(large, truth, entry["id"], detector.class_names))
+        pictures.append(draw_detections(large, found))
     columns = 2 * PAIRS
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     path = output / "predictions.png"
     cv2.imwrite(str(path), contact_sheet(rows, ["ground truth", "predictions"] * PAIRS))
     return path
+
+
+def draw_truth(
+    large: np.ndarray, truth: COCO, image_id: int, class_names: tuple[str, ...]
+) -> np.ndarray:
+    """The enlarged image with its annotations, in the detector's colours."""
+    annotations = truth.loadAnns(truth.getAnnIds(image_id))
+    names = [truth.cats[x["category_id"]]["name"] for x in annotations]
+    boxes = np.array([x["bbox"] for x in annotations], np.float32).reshape(-1, 4) * ENLARGED
+    boxes[:, 2:] += boxes[:, :2]
+    return draw_boxes(large, boxes, names, [class_names.index(name) for name in names])
 
 
 if __name__ == "__main__":

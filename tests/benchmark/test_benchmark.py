@@ -19,7 +19,7 @@ from nanodet_d2.benchmark.models import Model, find_models
 from nanodet_d2.benchmark.report import COLORS, plot, table
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.export.job import Job
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.writer import export
 from nanodet_d2.runtime.backends import backends
 

@@ -127,6 +127,16 @@ def test_where_most_is_suppressed_the_rest_is_looked_at(limit, number):
     assert find([boxes, scores], x)[0][1:].tolist() == apart[: number - 1].tolist()
 
 
+@pytest.mark.parametrize("kind", ["raw", "decoded"])
+def test_ties_are_kept_in_the_order_of_priors_and_classes(kind):
+    raw = any_raw(0, 3, 0, steps=0, empty=0.0)
+    raw[:, :3] = 0.5
+    outputs = [raw] if kind == "raw" else as_decoded(raw, 3)
+    x = describe(kind, 3, max_detections=7, nms_threshold=1.0)
+    assert assert_same(outputs, x) == 7
+    assert find(outputs, x)[2].tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
 def test_no_candidate():
     boxes, scores, classes = find([np.zeros((len(PRIORS), 5 + 32), np.float32)], describe("raw", 5))
     assert boxes.shape == (0, 4) and scores.shape == classes.shape == (0,)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Latency of exported files, batch 1: against eager PyTorch, the official ncnn model, each other.
 
-``--folder`` holds what ``python -m nanodet_d2.export`` wrote for one config: whatever of the raw,
+``--folder`` holds what ``nanodet-d2 export`` wrote for one config: whatever of the raw,
 end2end, fp16 and int8 files is there is measured. All sides run in one process and take turns, in
 bursts with a pause before each, because a runtime's threads go on spinning for a while after a
 call and take processors from the next side.
@@ -18,11 +18,12 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from nanodet_d2.export.metadata import SUFFIXES, metadata_path
 
 from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.network import RawNetwork
-from nanodet_d2.predictor import Detector, load_image
+from nanodet_d2.predictor import Detector
+from nanodet_d2.runtime.backends import backend_of, backends
+from nanodet_d2.runtime.images import load_image
 
 PAUSE = 0.05  # seconds
 WARMUP, BURST = 5, 15  # calls of a burst that do not count, and that do
@@ -61,7 +62,7 @@ def build_sides(args: Any, image: np.ndarray) -> dict[str, Callable[[], Any]]:
     sides[PLAIN] = plain_network(args, eager.prepare([image]))
     sides[FUSED] = network_alone(eager, image)
     for path in sorted(args.folder.iterdir()):
-        if not path.name.endswith(tuple(SUFFIXES.values())):
+        if not any(path.name.endswith(x.suffix) for x in backends().values()):
             continue
         detector = Detector(path, num_threads=args.threads)
         sides[path.name] = network_alone(detector, image)
@@ -69,7 +70,9 @@ def build_sides(args: Any, image: np.ndarray) -> dict[str, Callable[[], Any]]:
             sides[path.name + NUMPY] = lambda detector=detector: detector(image)
     if args.official:
         ours = next(args.folder.glob("*_fp16.ncnn.param"))
-        official = Detector(args.official, num_threads=args.threads, metadata=metadata_path(ours))
+        official = Detector(
+            args.official, num_threads=args.threads, metadata=backend_of(ours).metadata_path(ours)
+        )
         sides["official ncnn"] = network_alone(official, image)
     return sides
 
