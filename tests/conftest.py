@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.logger import setup_logger
 
 from nanodet_d2.data.synthetic import make_shapes_dataset
 from nanodet_d2.export import products
@@ -32,6 +34,37 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Take back detectron2's set-up of logging, which writes to the streams of its test."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "nanodet_d2")]
+    before = [(x.handlers[:], x.level, x.propagate) for x in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    setup_logger.cache_clear()
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Asked for by tests that look at what a training, an evaluation or the doctor draws."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch) -> None:
+    """Elsewhere nothing is drawn, which would take longer than all the steps of a training."""
+    if "pictures" in request.fixturenames:
+        return
+    for name in (
+        "engine.hooks.draw_curves",
+        "engine.evaluator.write_evaluation_report",
+        "doctor.command.draw_split",
+    ):
+        monkeypatch.setattr(f"nanodet_d2.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

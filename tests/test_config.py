@@ -51,7 +51,9 @@ def test_no_config_is_forgotten(root):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
+    """A step on smaller images, which is faster; detections in one of the config's size."""
     cfg = apply_overrides(load(name), [*shapes_overrides, "dataloader.train.num_workers=0"])
+    small = apply_overrides(load(name), [*shapes_overrides, "data.input_size=[96,128]"])
     refuse_unknown_train_keys(cfg)
     if "pretrained" in cfg.model.backbone:
         cfg.model.backbone.pretrained = False  # weights come over the network
@@ -61,20 +63,22 @@ def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
 
-    mapper = instantiate(cfg.dataloader.train.mapper)
-    records = instantiate(cfg.dataloader.train.dataset)
-    batch = [mapper(record) for record in list(records)[:2]]
-    height, width = cfg.data.input_size
-    assert all(x["image"].shape == (3, height, width) for x in batch)
+    records = list(instantiate(cfg.dataloader.train.dataset))[:2]
+    batches = []
+    for x in (cfg, small):
+        mapper = instantiate(x.dataloader.train.mapper)
+        batch = [mapper(record) for record in records]
+        assert all(sample["image"].shape == (3, *x.data.input_size) for sample in batch)
+        batches.append(batch)
     before = model.head.predictors[0].weight.clone()
-    losses = model.train()(batch)
+    losses = model.train()(batches[1])
     sum(losses.values()).backward()
     optimizer.step()
     assert not torch.equal(before, model.head.predictors[0].weight)
 
     test_mapper = instantiate(cfg.dataloader.test.mapper)
     with torch.no_grad():
-        (result,) = model.eval()([test_mapper(next(iter(records)))])
+        (result,) = model.eval()([test_mapper(records[0])])
     assert result["instances"].image_size == (96, 96)
 
 

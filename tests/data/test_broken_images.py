@@ -299,6 +299,7 @@ def test_training_goes_on_without_twenty_of_two_hundred(root, tmp_path):
         "dataloader.train.num_workers=2",
         "dataloader.test.num_workers=0",
         "dataloader.train.max_broken_share=0.1",
+        "model.backbone.out_features=[res3]",
         "model.neck.out_channels=32",
         "model.aux_head=null",
         "train.max_iter=10",  # an epoch: every image is met

@@ -64,7 +64,7 @@ def found(part: dict) -> dict[str, int]:
     return {x["what"]: x["count"] for x in part["problems"]}
 
 
-def test_a_good_set_is_fine_and_described(place, run, tmp_path):
+def test_a_good_set_is_fine_and_described(place, run, tmp_path, pictures):
     train, val = place(good()), place(good(2, start=10), "val")
     code, report, text = run(
         *(train, "--images", str(tmp_path / "train")),
@@ -81,7 +81,7 @@ def test_a_good_set_is_fine_and_described(place, run, tmp_path):
         assert Image.open(tmp_path / "report" / f"{name}.png").size == (1200, 800)
 
 
-def test_category_names_are_not_read_as_formulas(place, run, tmp_path):
+def test_category_names_are_not_read_as_formulas(place, run, tmp_path, pictures):
     content = good()
     content["categories"][0]["name"] = "a$_$b"
     code, report, _ = run(place(content), "--images", str(tmp_path / "train"))

@@ -11,19 +11,6 @@ from nanodet_d2.config import apply_overrides
 from tests.engine.small_training import FAST
 
 
-@pytest.fixture
-def pictures() -> None:
-    """Asked for by tests that look at the pictures and tables of an evaluation."""
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch) -> None:
-    """Trainings draw nothing, which would take longer than all their steps."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("nanodet_d2.engine.hooks.draw_curves", lambda *_: None)
-        monkeypatch.setattr("nanodet_d2.engine.evaluator.write_evaluation_report", lambda *_: None)
-
-
 @pytest.fixture(scope="session")
 def load_config(root, shapes_overrides):
     """The demo config with a few fast steps and more overrides."""

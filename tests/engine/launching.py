@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from detectron2.engine import default_argument_parser
 
 from nanodet_d2.engine import launch, main
 from tests.engine.small_training import SMALL
+from tests.forking import forks
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "projects" / "nanodet_plus" / "train_net.py"
@@ -36,10 +36,6 @@ OVERRIDES = [
 ]
 ONE_CORE_EACH = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 300  # far beyond what any of these takes on a machine that is busy
-
-# Processes that have imported everything when they start: the imports take longer than the rest.
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["nanodet_d2.engine"])
 
 
 @dataclasses.dataclass(frozen=True)

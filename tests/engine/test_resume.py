@@ -23,8 +23,9 @@ from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import train
 from nanodet_d2.engine.resume import find_resume_point, rewind_log
 from nanodet_d2.modeling import NanoDetPlusHead
-from tests.engine.launching import CONFIG, forks
+from tests.engine.launching import CONFIG
 from tests.engine.small_training import SMALL
+from tests.forking import forks
 
 try:
     import resource

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.modeling import NanoDetPlusHead
 from nanodet_d2.modeling.head import GroundTruth
+from tests.forking import forks
 
 
 def make_losses(boxes: list[list[float]]) -> dict[str, torch.Tensor]:
@@ -38,7 +38,13 @@ def worker(rank: int, init_file: str, results: str) -> None:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no Gloo here")
 def test_normalisers_are_means_over_ranks_and_no_rank_hangs(tmp_path):
-    mp.spawn(worker, (str(tmp_path / "init"), str(tmp_path / "out")), nprocs=2)
+    files = (str(tmp_path / "init"), str(tmp_path / "out"))
+    processes = [forks.Process(target=worker, args=(rank, *files)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     ranks = [torch.load(tmp_path / f"out.{rank}") for rank in range(2)]
     alone = [make_losses(boxes) for boxes in BOXES]
     # Alone the first rank divides by its own number of positives; together by half of it.
