@@ -61,21 +61,36 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 	@$(PY) $(WEB)/serve.py $(ARGS)
 
+# Two processes with a thread each; ARGS="-n 0" runs the tests in one.
+ONE_THREAD = OMP_NUM_THREADS=1 $(PY)
+PYTEST = -m pytest -q -n 2 --dist worksteal tests
+
 .PHONY: test
 test: TOOLS = pytest hypothesis xdist
-test: $(READY) ## run the tests (at most 20 minutes on 2 slow cores)
-	@echo "== test: at most 20 minutes on 2 slow cores"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q tests -n 2 --dist loadfile $(ARGS)
+test: $(READY) ## run the tests (at most 4 minutes on 2 slow cores)
+	@echo "== test: at most 4 minutes on 2 slow cores"
+	@$(ONE_THREAD) $(PYTEST) $(ARGS)
 
 .PHONY: test-slow
-test-slow: TOOLS = pytest hypothesis
+test-slow: TOOLS = pytest hypothesis xdist
 test-slow: $(READY) ## run the tests that take minutes each
 	@echo "== test-slow: the tests marked slow"
-	@$(PY) -m pytest -q tests -m slow $(ARGS); status=$$?; \
-	if [ $$status -eq 5 ]; then echo "test-slow: no test is marked slow"; else exit $$status; fi
+	@$(ONE_THREAD) $(PYTEST) -m slow $(ARGS)
 
 .PHONY: test-all
-test-all: test test-slow ## run all tests
+test-all: TOOLS = pytest hypothesis xdist
+test-all: $(READY) ## run all tests (at most 40 minutes on 2 slow cores)
+	@echo "== test-all: at most 40 minutes on 2 slow cores"
+	@$(ONE_THREAD) $(PYTEST) -m '' $(ARGS)
+
+.PHONY: coverage
+coverage: TOOLS = coverage pytest hypothesis xdist
+coverage: $(READY) ## run all tests and print the lines that none of them reaches
+	@echo "== coverage: all tests, at most an hour on 2 slow cores"
+	@$(PY) -m coverage erase
+	@$(ONE_THREAD) -m coverage run $(PYTEST) -m '' $(ARGS)
+	@$(PY) -m coverage combine -q
+	@$(PY) -m coverage report
 
 .PHONY: lint
 lint: TOOLS = ruff mypy
@@ -92,5 +107,5 @@ format: $(READY) ## put the code into the format lint asks for
 
 .PHONY: clean
 clean: ## remove caches and build folders; .venv and output/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
