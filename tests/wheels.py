@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
 PROJECT_CONFIGS = sorted(ROOT.glob("projects/*/configs"))
+CACHES = shutil.ignore_patterns("__pycache__")  # other processes may be writing them
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
@@ -29,11 +30,11 @@ def build_wheel(source: Path, folder: Path) -> Path:
             pytest.skip(f"building a wheel needs {name}")
     for name in BUILD_INPUT:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name)
+            shutil.copytree(ROOT / name, source / name, ignore=CACHES)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
     for configs in PROJECT_CONFIGS:
-        shutil.copytree(configs, source / configs.relative_to(ROOT))
+        shutil.copytree(configs, source / configs.relative_to(ROOT), ignore=CACHES)
     flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", *flags, str(folder), str(source)],

@@ -80,9 +80,9 @@ def test_ranks_share_the_work_and_the_error(records, monkeypatch):
 
 
 def test_thousands_of_images_take_seconds(tmp_path, records):
-    start = time.perf_counter()
+    start = time.process_time()
     require_usable_images(records * 800, max_pixels=10**6)  # 4,800
-    assert time.perf_counter() - start < 20  # 1 s on one core
+    assert time.process_time() - start < 20  # 1 s on one core
 
 
 def test_shared_images_are_found_however_their_folder_is_named(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_host_dies(alone, shapes_overrides, tmp_path, fault):
         },
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1000,
     )
     if done.returncode == NOT_ALLOWED or "unshare:" in done.stderr:
         pytest.skip(f"no network namespaces here: {(done.stdout + done.stderr).strip()[-200:]}")

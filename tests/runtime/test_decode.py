@@ -16,7 +16,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
 pytest.importorskip("hypothesis")
-from hypothesis import example, given, settings  # noqa: E402
+from hypothesis import HealthCheck, example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 HEIGHT, WIDTH, STRIDES, REG_MAX = 64, 96, (8, 16, 32, 64), 7
@@ -94,7 +94,13 @@ def any_raw(seed: int, classes: int, candidates: int, *, steps: int, empty: floa
     return np.hstack([scores.reshape(-1, classes), logits.reshape(len(PRIORS), -1)]).astype("f4")
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=150)
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(
     seed=st.integers(0, 10**6),
     kind=st.sampled_from(["raw", "decoded"]),
