@@ -30,12 +30,16 @@ class Model:
         return Detector(self.path, self.weights, metadata=self.metadata, num_threads=threads)
 
     def size(self) -> int:
-        """Bytes of the model and its weights."""
-        if self.weights is not None:
-            return Path(self.weights).stat().st_size if Path(self.weights).is_file() else 0
-        return sum(
-            x.stat().st_size for x in backend_of(self.path).files(self.path)[:-1]
-        )  # the last is the json
+        """Bytes of the model and its weights; of PyTorch's, of the checkpoint if it is a file."""
+        if self.weights is None and _is_exported(self.path):
+            files = backend_of(self.path).files(self.path)[:-1]  # the last is the json
+            return sum(x.stat().st_size for x in files)
+        checkpoint = Path(self.weights or self.path)
+        return checkpoint.stat().st_size if checkpoint.is_file() else 0
+
+
+def _is_exported(path: Path) -> bool:
+    return any(backend.stem(path) for backend in backends().values())
 
 
 def find_models(folder: Path) -> list[Model]:
@@ -44,9 +48,7 @@ def find_models(folder: Path) -> list[Model]:
     Raises:
         ValueError: if there is none, or no such folder.
     """
-    found = sorted(
-        path for path in folder.glob("*") if any(x.stem(path) for x in backends().values())
-    )
+    found = sorted(path for path in folder.glob("*") if _is_exported(path))
     if not found:
         known = ", ".join(x.suffix for x in backends().values())
         raise ValueError(f"no exported files in {folder}; looked for {known}")

@@ -119,10 +119,9 @@ def test_dynamic_sizes_and_batches(make_job, formats):
             Detector(x.path, input_size=(160, 130))  # not when it runs
 
 
-def test_fp16_halves_the_file(make_job):
-    loaded, job = make_job(formats=["ncnn"])
-    full = export(loaded, job)[0].path
-    half = export(loaded, dataclasses.replace(job, fp16=True))[0].path
+def test_fp16_halves_the_file(make_job, small_models):
+    full = small_models.file("ncnn")
+    half = export(*make_job(formats=["ncnn"], fp16=True))[0].path
     sizes = [len(open(str(x).replace(".param", ".bin"), "rb").read()) for x in (full, half)]
     assert half.name.endswith("_fp16.ncnn.param")
     assert sizes[1] < 0.6 * sizes[0]

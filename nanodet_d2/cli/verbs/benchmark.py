@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..sources import SOURCE, is_exported
+from ..sources import SOURCE
 from ..verb import Outcome
 
 HELP = "compare exported files and models: size, latency, throughput, AP"
@@ -44,8 +44,6 @@ def run(args: argparse.Namespace) -> Outcome:
     for source in args.sources:
         if Path(source).is_dir():
             models += find_models(Path(source))
-        elif is_exported(source):
-            models.append(Model(Path(source).name, Path(source)))
         else:
             models.append(Model(Path(source).name, Path(source)))
     models += [foreign_model(Path(path), Path(json_file)) for path, json_file in args.other]
