@@ -75,10 +75,11 @@ test-slow: $(READY) ## run the tests that take minutes each
 	if [ $$status -eq 5 ]; then echo "test-slow: no test is marked slow"; else exit $$status; fi
 
 .PHONY: lint
-lint: TOOLS = ruff
-lint: $(READY) ## check style and format
+lint: TOOLS = ruff mypy
+lint: $(READY) ## check style, format and types (a minute; seconds when run again)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 .PHONY: format
 format: TOOLS = ruff
@@ -88,5 +89,5 @@ format: $(READY) ## put the code into the format lint asks for
 
 .PHONY: clean
 clean: ## remove caches and build folders; .venv and output/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

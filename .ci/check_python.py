@@ -29,7 +29,14 @@ PACKAGES = {
     "torchvision": "torchvision",
     "tqdm": "tqdm",
 }
-TOOLS = ("pytest", "hypothesis", "ruff")
+TOOLS = {
+    "coverage": "coverage",
+    "hypothesis": "hypothesis",
+    "mypy": "mypy",
+    "pytest": "pytest",
+    "ruff": "ruff",
+    "xdist": "pytest-xdist",
+}
 # What uses these says so itself, or is skipped; all else runs without them.
 OPTIONAL = ("hypothesis", "timm")
 
@@ -48,7 +55,7 @@ def complaint(tools: list[str]) -> tuple[str, bool]:
         wanted = ".".join(map(str, MIN_PYTHON))
         found = sys.version.split()[0]
         return f"{python} is Python {found}, but {wanted} or later is required.", False
-    wanted = {**PACKAGES, **{tool: tool for tool in tools}}
+    wanted = {**PACKAGES, **{tool: TOOLS[tool] for tool in tools}}
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     advice = []
     if missing:

@@ -53,7 +53,8 @@ def prepare_for_detectron2() -> list[str]:
         from PIL import Image
 
         if not hasattr(Image, "LINEAR"):
-            Image.LINEAR = Image.BILINEAR  # they were two names of one filter
+            # They were two names of one filter. Pillow's types know neither.
+            Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]
             supplied.append("PIL.Image.LINEAR")
     if folder is not None and _spells(folder, _NUMPY_MARK):
         import numpy as np

@@ -133,8 +133,9 @@ def self_check(device: str) -> str:
     loss.backward()
     loss = loss.detach()
     optimizer.step()
-    _require(torch.isfinite(loss), f"the loss is {loss}")
-    moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.head.parameters()]
+    _require(bool(loss.isfinite()), f"the loss is {loss}")
+    learnt = model.get_submodule("head").parameters()
+    moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in learnt]
     _require(any(moved), "no gradient reached the head")
 
     model.eval()

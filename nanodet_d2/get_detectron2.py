@@ -285,9 +285,10 @@ def verify_sha256(archive: Path, expected: str) -> None:
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpacks the archive and returns the one folder in it."""
     with tarfile.open(archive) as tar:
-        # Python before 3.9.17 knows no filter; the checksum has told that this is the known file.
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        tar.extractall(folder, **safe)
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:  # Python before 3.9.17; the checksum has told that this is the known file
+            tar.extractall(folder)
     (root,) = folder.iterdir()
     return root
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
 
 from nanodet_d2 import runtime
-from nanodet_d2.export.network import LoadedModel, load_model, network
+from nanodet_d2.export.loading import LoadedModel, load_model
+from nanodet_d2.export.network import export_network
 from nanodet_d2.resolve import is_source
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.backends.base import require_threads
@@ -85,7 +86,7 @@ class PyTorch(Backend):
         require_threads(num_threads)
         self.num_threads = num_threads
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        net = network(loaded.model, "raw")
+        net: Any = export_network(loaded.model, "raw")  # older torch knows no memory_format
         self.network = net.to(self.device, memory_format=torch.channels_last)
 
     def __call__(self, data: np.ndarray) -> list[np.ndarray]:

@@ -88,9 +88,8 @@ def resolve(source: str, overrides: Sequence[str] = (), *, trust: bool = False) 
             which it may not name, or a wrong override.
     """
     if source in zoo.names():
-        path = str(zoo.entry(source).config_file)
-        cfg = _load(path, overrides)
-        return ModelSource(cfg, source, config_file=path, official=True)
+        file = str(zoo.entry(source).config_file)
+        return ModelSource(_load(file, overrides), source, config_file=file, official=True)
     suffix = suffix_of(source)
     if suffix in CHECKPOINTS:
         return _of_checkpoint(source, overrides, trust=trust)

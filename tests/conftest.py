@@ -19,6 +19,7 @@ from nanodet_d2.modeling import (
     SimpleConvHead,
 )
 from tests.small_models import OnnxNetworks, SmallModels
+from tests.wheels import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,3 +74,9 @@ def small_models(tmp_path_factory) -> Iterator[SmallModels]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "network_to_onnx", OnnxNetworks())
         yield SmallModels(tmp_path_factory.mktemp("small_models"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The project's wheel."""
+    return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel"))

@@ -20,7 +20,7 @@ from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export.formats import find_format, formats
 from nanodet_d2.export.formats.onnx import network_to_onnx
 from nanodet_d2.export.job import Job
-from nanodet_d2.export.network import LoadedModel, load_model
+from nanodet_d2.export.loading import LoadedModel, load_model
 from nanodet_d2.export.products import Products
 from nanodet_d2.runtime.metadata import ExportMetadata
 
@@ -102,11 +102,11 @@ class SmallModels:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.recipe = functools.cache(self._recipe)
-        self.loaded = functools.cache(lambda **options: self.recipe(**options).load())
-        self.file = functools.cache(self._file)
+        self._recipe = functools.cache(self._make_recipe)
+        self._loaded = functools.cache(Recipe.load)
+        self._file = functools.cache(self._make_file)
 
-    def _recipe(
+    def recipe(
         self,
         *,
         config: str = SMALL,
@@ -114,14 +114,27 @@ class SmallModels:
         size: tuple[int, int] = (96, 64),
         overrides: tuple[str, ...] = (),
     ) -> Recipe:
+        """A config, with random weights for it."""
+        return self._recipe(config, names, size, overrides)
+
+    def loaded(self, **options: Any) -> LoadedModel:
+        """The model of a recipe; options as there."""
+        return self._loaded(self.recipe(**options))
+
+    def file(self, format: str, *, kind: str = "raw", dynamic: bool = False) -> Path:
+        """An unverified file of the small model; skips where it cannot be written and run."""
+        require_format(format)
+        return self._file(format, kind, dynamic)
+
+    def _make_recipe(
+        self, config: str, names: tuple[str, ...], size: tuple[int, int], overrides: tuple[str, ...]
+    ) -> Recipe:
         overrides = (f"data.classes=[{','.join(map(repr, names))}]", *overrides)
         path = self.folder / f"{len(list(self.folder.iterdir()))}.pth"
         torch.save({"model": random_state(config, overrides)}, path)
         return Recipe(str(CONFIGS / config), str(path), size, overrides)
 
-    def _file(self, format: str, *, kind: str = "raw", dynamic: bool = False) -> Path:
-        """An unverified file of the small model; skips where it cannot be written and run."""
-        require_format(format)
+    def _make_file(self, format: str, kind: str, dynamic: bool) -> Path:
         folder = self.folder / f"{format}_{kind}_{dynamic}"
         folder.mkdir()
         loaded = self.loaded()

@@ -1,53 +1,21 @@
 """A wheel of the project holds the package and its configs, and works without the checkout."""
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from nanodet_d2.data.synthetic import make_shapes_dataset
-
-ROOT = Path(__file__).resolve().parents[1]
-BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
-PROJECT_CONFIGS = sorted(ROOT.glob("projects/*/configs"))
+from tests.wheels import PROJECT_CONFIGS, ROOT, Environment
 
 
 def child_environment(**changes):
     return {**os.environ, **changes}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    for name in ("pip", "setuptools", "wheel"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"building a wheel needs {name}")
-    source = tmp_path_factory.mktemp("source")  # a copy: a build leaves folders behind
-    for name in BUILD_INPUT:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name)
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, source)
-    for folder in PROJECT_CONFIGS:
-        shutil.copytree(folder, source / folder.relative_to(ROOT))
-    flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
-    folder = tmp_path_factory.mktemp("wheel")
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *flags, str(folder), str(source)],
-        capture_output=True,
-        text=True,
-        env=child_environment(),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*.whl")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -138,32 +106,17 @@ def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
 
 @pytest.fixture(scope="module")
 def fresh(wheel, tmp_path_factory):
-    """The command of a new environment with the wheel; the dependencies are this one's."""
-    folder = tmp_path_factory.mktemp("fresh") / "env"
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    (site,) = (folder / "lib").glob("python*/site-packages")
+    """A new environment with the wheel; the dependencies are this one's."""
+    environment = Environment(tmp_path_factory.mktemp("fresh") / "env")
     lent = [x for x in sys.path if x.endswith("site-packages")]
-    (site / "lent.pth").write_text("\n".join(lent))  # of which no .pth is read, so no checkout
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
-    done = subprocess.run(
-        [*command, "--no-deps", "--no-index", "--ignore-installed", str(wheel)],
-        capture_output=True,
-        text=True,
-    )
+    (environment.site / "lent.pth").write_text("\n".join(lent))  # of which no .pth is read
+    done = environment.install("--no-deps", "--no-index", "--ignore-installed", str(wheel))
     assert done.returncode == 0, done.stderr
-    found = subprocess.run(
-        [str(python), "-c", "import nanodet_d2; print(nanodet_d2.__file__)"],
-        **in_empty(folder.parent),
+    found = environment.run(
+        "python", "-c", "import nanodet_d2; print(nanodet_d2.__file__)", cwd=environment.bin.parent
     )
-    assert Path(found.stdout.strip()).is_relative_to(site)
-    return folder / "bin" / "nanodet-d2"
-
-
-def in_empty(folder):
-    """Arguments of a process that finds nothing of the checkout by itself."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return dict(cwd=folder, env=environment, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(environment.site)
+    return environment
 
 
 @pytest.mark.slow
@@ -173,7 +126,7 @@ def test_from_an_empty_folder_to_predictions(fresh, tmp_path):
     splits = make_shapes_dataset(tmp_path / "data", num_train=12, num_val=4, image_size=96)
 
     def run(*arguments):
-        done = subprocess.run([str(fresh), *map(str, arguments), "--json"], **in_empty(tmp_path))
+        done = fresh.run("nanodet-d2", *map(str, arguments), "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-4000:]
         return json.loads(done.stdout)
 

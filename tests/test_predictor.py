@@ -11,7 +11,7 @@ import torch
 import nanodet_d2
 from nanodet_d2 import cli, runtime
 from nanodet_d2.data.shapes import CLASS_NAMES, draw_picture
-from nanodet_d2.export.reference import Reference
+from nanodet_d2.export.expected import Expected
 from nanodet_d2.predictor import Detector
 from nanodet_d2.runtime.backends.torchscript import torch_threads
 from tests.small_models import CONFIGS, SMALL
@@ -40,7 +40,7 @@ def test_a_config_with_its_checkpoint(checkpoint, picture):
 
 def test_a_loaded_model_finds_what_it_evaluates_to(small_models, picture):
     loaded = small_models.loaded()
-    (expected,) = Reference(loaded.model, loaded.metadata, [picture]).detections
+    (expected,) = Expected(loaded.model, loaded.metadata, [picture]).detections
     found = Detector(loaded)(picture)
     assert found.class_names == CLASS_NAMES and len(found) == len(expected) > 0
     np.testing.assert_allclose(found.xyxy, expected.pred_boxes.tensor, atol=0.05)

@@ -236,6 +236,17 @@ def boxes_of(content: dict, pictures: Path) -> list[tuple]:
     return sorted(found)
 
 
+def with_corners_in_order(content: dict) -> dict:
+    """The same with boxes of a negative width or height turned round."""
+
+    def turned(box: list[float]) -> list[float]:
+        x, y, w, h = box
+        return [min(x, x + w), min(y, y + h), abs(w), abs(h)]
+
+    annotations = [{**x, "bbox": turned(x["bbox"])} for x in content["annotations"]]
+    return {**content, "annotations": annotations}
+
+
 @few
 @given(contents())
 def test_the_same_boxes_come_out_of_all_formats(pictures, content):
@@ -245,8 +256,9 @@ def test_the_same_boxes_come_out_of_all_formats(pictures, content):
         write_voc(content, folder / "voc")
         classes = [x["name"] for x in content["categories"]]
         voc = boxes_of(read_voc(str(folder / "voc"), str(pictures), classes), pictures)
-        assert len(voc) == len(expected)
-        for (file, kind, box), other in zip(voc, expected):
+        in_order = boxes_of(with_corners_in_order(content), pictures)  # as VOC's reader puts them
+        assert len(voc) == len(in_order)
+        for (file, kind, box), other in zip(voc, in_order):
             assert (file, kind) == other[:2] and box == pytest.approx(other[2], abs=1e-3)
         (folder / "yolo").mkdir()
         (folder / "yolo" / "0.txt").touch()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nanodet_d2 import zoo
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.resolve import resolve
 from tests.serving import serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanodet_d2.export.evaluate import evaluate
+from nanodet_d2.export.score import score
 from nanodet_d2.predictor import Detector
 
 from .models import Model
@@ -48,7 +49,7 @@ def score_all(models: Sequence[Model], json_file: Path, images: Path, threads: i
     for model in tqdm(models, unit="model", desc="AP"):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-                metrics = evaluate(model.open(threads), json_file, images)
+                metrics = score(model.open(threads), json_file, images)
         except ValueError as error:
             logger.error("No AP of %s: %s", model.name, error)
             continue
@@ -67,8 +68,8 @@ def measure(
     for _ in range(rounds):
         for name in order.sample(list(detectors), len(detectors)):
             detector = detectors[name]
-            network[name] += _block(lambda d=detector, x=prepared[name]: d.run(x))
-            total[name] += _block(lambda d=detector: d(image))
+            network[name] += _block(functools.partial(detector.run, prepared[name]))
+            total[name] += _block(functools.partial(detector, image))
             bar.update()
     return {
         name: {

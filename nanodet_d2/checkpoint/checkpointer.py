@@ -156,7 +156,7 @@ def _read_through(path: Path) -> None:
 
 
 def replace_file(path: Path, content: Any) -> None:
-    """Write text, or else what ``torch.save`` takes, so that no reader ever sees half of it.
+    """Write text, bytes, or else what ``torch.save`` takes, so that no reader sees half of it.
 
     Raises:
         RuntimeError: if it cannot be written; what was at ``path`` is then still there.
@@ -164,8 +164,8 @@ def replace_file(path: Path, content: Any) -> None:
     unfinished = path.with_name(path.name + _UNFINISHED)
     try:
         with open(unfinished, "wb") as file:
-            if isinstance(content, str):
-                file.write(content.encode())
+            if isinstance(content, (str, bytes)):
+                file.write(content.encode() if isinstance(content, str) else content)
             else:
                 torch.save(content, file)
             file.flush()

@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def config_to_json(cfg: Mapping[str, Any]) -> str:
     References such as ``${data.input_size}`` stay. A section with something that text cannot hold,
     e.g. a function without a name, is left out with a warning.
     """
-    content = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+    content: Any = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
     kept: dict[str, Any] = {}
     for section, value in content.items():
         try:
@@ -43,7 +44,10 @@ def config_from_json(text: str) -> DictConfig:
         raise ValueError(f"the config is not json: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"the config is {content!r:.80}; allowed: a json object")
-    return OmegaConf.create(content, flags={"allow_objects": True})
+    try:
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except OmegaConfBaseException as error:  # a reference that is none
+        raise ValueError(f"the config cannot be read: {' '.join(str(error).split())}") from error
 
 
 def named(*, name: str) -> Any:

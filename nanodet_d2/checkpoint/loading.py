@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .reading import read_weights
 
@@ -16,6 +17,16 @@ logger = logging.getLogger(__name__)
 MIN_FITTING_SHARE = 0.25
 AUX_PARTS = ("aux_neck.", "aux_head.")
 _COUNTERS = "num_batches_tracked"
+
+
+class Model(Protocol):
+    """What is used of a ``NanoDetPlus``."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any: ...
+
+    def class_rows(self) -> dict[str, slice]: ...
 
 
 @dataclasses.dataclass
@@ -35,7 +46,7 @@ class LoadReport:
         return not (missing or self.other_shape or self.reset_classes)
 
 
-def load_weights(model: nn.Module, source: str, *, require_all: bool = False) -> LoadReport:
+def load_weights(model: Model, source: str, *, require_all: bool = False) -> LoadReport:
     """Load a checkpoint's weights into ``model`` and log the outcome.
 
     Another number of classes re-initialises the model's ``class_rows`` only: it keeps its own start

@@ -132,7 +132,7 @@ def weights_only() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _trainer_placeholders(path: str):
+def _trainer_placeholders(path: str) -> Iterator[None]:
     """Let trainers' objects in the file at ``path`` load as placeholders, where torch can."""
     find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)  # torch >= 2.6
     names = []
@@ -143,7 +143,7 @@ def _trainer_placeholders(path: str):
     if not trainer_names:
         yield
         return
-    placeholders = [(_placeholder_class(name), name) for name in trainer_names]
+    placeholders: list[Any] = [(_placeholder_class(name), name) for name in trainer_names]
     with torch.serialization.safe_globals(placeholders):
         yield
 

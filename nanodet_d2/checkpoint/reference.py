@@ -7,7 +7,7 @@ averaged weights) and plain weights (``*.pth``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable, TypeVar, Union
 
 T = TypeVar("T")
@@ -103,6 +103,103 @@ def _strip_wrappers(name: str) -> str:
 
 
 def _rename(name: str) -> str:
-    for pattern, replacement in _RULES:
+    return _apply(_RULES, name)
+
+
+def _apply(rules: tuple[_Rule, ...], name: str) -> str:
+    for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+# The way back, for the parts that the reference has; names pass through all rules in order.
+_BACKBONES: dict[str, tuple[_Rule, ...]] = {
+    r"backbone\.(stem\.(weight|norm\.)|stages\.res\d\.\d+\.branch[12]\.)": (
+        (r"^backbone\.stem\.norm\.", "backbone.conv1.1."),
+        (r"^backbone\.stem\.", "backbone.conv1.0."),
+        (r"^backbone\.stages\.res(\d)\.", lambda m: f"backbone.stage{int(m[1]) - 1}."),
+        (r"\.branch1\.1\.norm\.", ".branch1.3."),
+        (r"\.branch1\.1\.", ".branch1.2."),
+        (r"\.branch1\.0\.norm\.", ".branch1.1."),
+        (r"\.branch2\.2\.norm\.", ".branch2.6."),
+        (r"\.branch2\.2\.", ".branch2.5."),
+        (r"\.branch2\.1\.norm\.", ".branch2.4."),
+        (r"\.branch2\.1\.", ".branch2.3."),
+        (r"\.branch2\.0\.norm\.", ".branch2.1."),
+    ),
+    r"backbone\.(stem\.(weight|norm\.)|stages\.\d\.\d+\.)": (
+        (r"^backbone\.stem\.norm\.", "backbone.bn1."),
+        (r"^backbone\.stem\.", "backbone.conv_stem."),
+        (r"^backbone\.stages\.9\.0\.norm\.", "backbone.blocks.9.0.bn1."),
+        (r"^backbone\.stages\.9\.0\.", "backbone.blocks.9.0.conv."),
+        (r"^backbone\.stages\.", "backbone.blocks."),
+        (r"\.downsample\.norm\.", ".bn_dw."),
+        (r"\.downsample\.", ".conv_dw."),
+        (r"\.se\.fc1\.", ".se.conv_reduce."),
+        (r"\.se\.fc2\.", ".se.conv_expand."),
+    ),
+}
+_BACK: tuple[_Rule, ...] = (
+    (r"^(aux_)?neck\.", lambda m: f"{m[1] or ''}fpn."),
+    (r"\.extra_(in|out)_convs\.", r".extra_lvl_\1_conv."),
+    (r"\.residual\.", ".reduce_conv."),
+    (r"\.expand\.", ".ghost1."),
+    (r"\.project\.", ".ghost2."),
+    (r"\.primary\.norm\.", ".primary_conv.1."),
+    (r"\.primary\.", ".primary_conv.0."),
+    (r"\.cheap\.norm\.", ".cheap_operation.1."),
+    (r"\.cheap\.", ".cheap_operation.0."),
+    (r"\.shortcut\.1\.norm\.", ".shortcut.3."),
+    (r"\.shortcut\.1\.", ".shortcut.2."),
+    (r"\.shortcut\.0\.norm\.", ".shortcut.1."),
+    (r"^head\.bins$", "head.distribution_project.project"),
+    (r"^head\.towers\.", "head.cls_convs."),
+    (r"^head\.predictors\.", "head.gfl_cls."),
+    (r"^aux_head\.class_tower\.(\d+)\.norm\.", r"aux_head.cls_convs.\1.gn."),
+    (r"^aux_head\.class_tower\.(\d+)\.", r"aux_head.cls_convs.\1.conv."),
+    (r"^aux_head\.box_tower\.(\d+)\.norm\.", r"aux_head.reg_convs.\1.gn."),
+    (r"^aux_head\.box_tower\.(\d+)\.", r"aux_head.reg_convs.\1.conv."),
+    (r"^aux_head\.class_predictor\.", "aux_head.gfl_cls."),
+    (r"^aux_head\.box_predictor\.", "aux_head.gfl_reg."),
+    (r"^(aux_head\.scales\.\d+)$", r"\1.scale"),
+    (r"\.depthwise\.norm\.", ".dwnorm."),
+    (r"\.pointwise\.norm\.", ".pwnorm."),
+    # what is left is a plain convolution with its norm
+    (r"\.norm\.", ".bn."),
+    (r"(_layers|downsamples|extra_lvl_(?:in|out)_conv)\.(\d+)\.(weight|bias)$", r"\1.\2.conv.\3"),
+    (r"(\.reduce_conv|^head\.cls_convs\.\d+\.\d+)\.(weight|bias)$", r"\1.conv.\2"),
+)
+# What NanoDet-Plus consists of there.
+_THEIRS = re.compile(
+    r"backbone\."
+    r"|(aux_)?fpn\.(reduce_layers|downsamples|extra_lvl_(in|out)_conv|(top_down|bottom_up)_blocks)\."
+    r"|head\.(cls_convs|gfl_cls|distribution_project)\."
+    r"|aux_head\.((cls|reg)_convs\.\d+\.(conv|gn)|gfl_(cls|reg))\.(weight|bias)$"
+    r"|aux_head\.scales\.\d+\.scale$"
+)
+
+
+def to_reference_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename this project's weights to the reference's.
+
+    Raises:
+        ValueError: for weights of a part that the reference does not have.
+    """
+    rules = _rules_of_backbone([name for name in state_dict if name.startswith("backbone.")])
+    renamed = {_apply(_BACK, _apply(rules, name)): name for name in state_dict}
+    foreign = [
+        x for theirs, x in renamed.items() if _rename(theirs) != x or not _THEIRS.match(theirs)
+    ]
+    if foreign:
+        raise ValueError(f"the reference has no such part as that of {', '.join(foreign[:3])}")
+    assert len(renamed) == len(state_dict)
+    return {theirs: state_dict[ours] for theirs, ours in renamed.items()}
+
+
+def _rules_of_backbone(names: Sequence[str]) -> tuple[_Rule, ...]:
+    for pattern, rules in _BACKBONES.items():
+        if all(re.match(pattern, name) for name in names):
+            return rules
+    raise ValueError(
+        f"the reference has no such backbone, e.g. {names[-1]}; allowed: ShuffleNetV2, GhostNet"
+    )

@@ -21,9 +21,9 @@ _OVERRIDE = re.compile(r"\+?[A-Za-z_]\w*(\.\w+)*=")
 class Parser(argparse.ArgumentParser):
     """argparse's, whose errors take one line."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")

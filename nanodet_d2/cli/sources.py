@@ -68,7 +68,7 @@ def open_detector(
         from nanodet_d2 import runtime
 
         return runtime.Detector(source, **given)
-    from nanodet_d2.export.network import load_model
+    from nanodet_d2.export.loading import load_model
     from nanodet_d2.predictor import Detector
 
     size = given.pop("input_size", None)

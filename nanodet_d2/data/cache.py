@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class ImageCache:
         header = 8 * len(sizes)  # two int32 per image
         needed = header + int(starts[-1])
         path = None
-        if self.storage == "disk":
+        if self.storage == "disk" and self.folder:
             path = Path(self.folder) / f"images-{_fingerprint(sizes, image_format)}.bin"
         self._check_room(needed, len(sizes), path)
         self._starts = starts
@@ -97,11 +97,17 @@ class ImageCache:
         return block.size if isinstance(block, SharedMemory) else 0
 
     def _attach(self) -> None:
-        in_memory = isinstance(self._block, SharedMemory)
-        buffer = self._block.buf if in_memory else np.memmap(self._block, np.uint8, mode="r+")
+        block = self._block
+        buffer: Any  # memoryview or memmap
+        if isinstance(block, SharedMemory):
+            buffer = block.buf
+        else:
+            buffer = np.memmap(block, np.uint8, mode="r+")
         count = len(self._index)
-        self._shapes = np.ndarray((count, 2), np.int32, buffer)
-        self._bytes = np.ndarray((int(self._starts[-1]),), np.uint8, buffer, offset=8 * count)
+        self._shapes: np.ndarray = np.ndarray((count, 2), np.int32, buffer)
+        self._bytes: np.ndarray = np.ndarray(
+            (int(self._starts[-1]),), np.uint8, buffer, offset=8 * count
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_shapes", "_bytes")}
@@ -145,7 +151,7 @@ def _pixels(record: Record) -> int:
     return height * width
 
 
-def _fingerprint(names: Sequence[str], image_format: str) -> str:
+def _fingerprint(names: Iterable[str], image_format: str) -> str:
     digest = hashlib.sha256(image_format.encode())
     for name in names:
         changed = os.stat(name) if os.path.isfile(name) else None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation, NoOpTransform, Transform
 
 from .checks import require_number, require_range
 
-Range = Sequence[float]
+Range = tuple[float, float]  # low, high
 
 
 class AdjustColor(Transform):

@@ -19,8 +19,9 @@ _SAMPLE_FILES = 1000
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _YOLO_LINE = re.compile(rf"\s*\d+(?:\.0*)?(?:\s+{_NUMBER}){{4,}}\s*")
 
+_Table = tuple[tuple[set[str], str], ...]
 # Keys of an object -> what writes them; the first whose keys are all there.
-_OBJECTS = (
+_OBJECTS: _Table = (
     ({"images", "annotations", "categories"}, COCO),
     ({"shapes", "imagePath"}, "labelme, one file per image: convert it to COCO"),
     ({"_via_img_metadata"}, "a VIA project: export it as COCO"),
@@ -30,7 +31,7 @@ _OBJECTS = (
     ({"names", "train"}, "the description of a YOLO data set"),
 )
 # Keys of the objects in a list.
-_LISTS = (
+_LISTS: _Table = (
     ({"image_id", "category_id", "score"}, "COCO results, which are detections and no truth"),
     ({"image", "annotations"}, "CreateML: convert it to COCO"),
     ({"id", "data"}, "a Label Studio export: export it as COCO"),

@@ -13,7 +13,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from nanodet_d2.runtime.images import ImageError
 
 from .broken import BrokenImages, Replacer
 from .cache import ImageCache
+from .mapper import DetectionMapper
 from .mixing import Mixer, Size
 from .validation import file_names
 from .workers import workers_of_loader
@@ -85,8 +86,9 @@ def build_train_loader(
         seed = comm.shared_random_seed()
     seed %= 2**31
     if cache is not None:
-        cache.prepare(dataset, image_format=mapper.image_format)
-        mapper = mapper.with_cache(cache)
+        reader = cast(DetectionMapper, mapper)
+        cache.prepare(dataset, image_format=reader.image_format)
+        mapper = reader.with_cache(cache)
     samples = Samples(
         dataset,
         mapper,
@@ -139,7 +141,8 @@ class TrainLoader(DataLoader):
         self.file_names = file_names
         super().__init__(*args, **kwargs)
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+    # torch promises an iterator of a class of its own, which nobody needs.
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:  # type: ignore[override]
         for batch in super().__iter__():
             self.broken.take_notes(batch)
             yield batch
@@ -147,6 +150,7 @@ class TrainLoader(DataLoader):
     def start_at(self, iteration: int) -> None:
         """Begin the next pass with the batch of this iteration."""
         batches = self.batch_sampler
+        assert isinstance(batches, BatchSampler) and isinstance(batches.sampler, Positions)
         batches.sampler.start = iteration * batches.batch_size
 
 
@@ -211,7 +215,7 @@ class Samples(Dataset):
         self.batch_size = batch_size
         self.mixers = list(mixers)
         self.close_after = close_after
-        self.sizes = [tuple(size) for size in sizes]
+        self.sizes: list[Size] = [(height, width) for height, width in sizes]
         self.replace_broken = Replacer(len(self.records))
 
     def __len__(self) -> int:
@@ -236,7 +240,7 @@ class Samples(Dataset):
     def _size(self, iteration: int) -> Size | None:
         """One size per iteration, the same on all ranks."""
         if not self.sizes:
-            return self.mapper.size if self.mixers else None
+            return cast(DetectionMapper, self.mapper).size if self.mixers else None
         choice = np.random.default_rng((self.seed, iteration)).integers(len(self.sizes))
         return self.sizes[choice]
 

@@ -121,7 +121,7 @@ class DetectionMapper:
         sample: dict[str, Any],
         annotations: Sequence[dict[str, Any]],
         xyxy: np.ndarray,
-        size: tuple[int, int],
+        size: Sequence[int],
     ) -> None:
         boxes = Boxes(torch.as_tensor(xyxy, dtype=torch.float32))
         boxes.clip(size)

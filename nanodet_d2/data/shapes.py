@@ -5,6 +5,7 @@ Letters: H, W image, h, w stamp. Colours: BGR. Boxes: XYXY, absolute pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -45,7 +46,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter))
 
 
-def _radial(radii: list[float]) -> np.ndarray:
+def _radial(radii: Sequence[float] | np.ndarray) -> np.ndarray:
     """Corners at equal angles around the centre, (K, 2), in the unit circle."""
     angles = np.arange(len(radii)) * (2 * np.pi / len(radii)) - np.pi / 2
     return np.stack([np.cos(angles), np.sin(angles)], 1) * np.array(radii)[:, None]
@@ -84,8 +85,8 @@ def _print(text: str, rng: Generator, side: int) -> tuple[np.ndarray, np.ndarray
     cv2.putText(ink, text, ((side - w) // 2, (side + h) // 2), font, scale, 255, thickness)
     if on_label:  # clearly wider than tall, as it must not pass for the class "square"
         half = side * np.array([rng.uniform(0.36, 0.43), rng.uniform(0.23, 0.27)])
-        corners = np.round([side / 2 - half, side / 2 + half]).astype(int).tolist()
-        cv2.rectangle(label, *corners, 255, -1)
+        low, high = np.round([side / 2 - half, side / 2 + half]).astype(int).tolist()
+        cv2.rectangle(label, low, high, 255, -1)
     return ink, label
 
 
@@ -123,7 +124,7 @@ def _contrasting(rng: Generator, colour: np.ndarray, least: float) -> np.ndarray
 def _background(rng: Generator, size: int) -> np.ndarray:
     """A gradient and, half of the time, a grain on a random colour; (H, W, 3) float32."""
     grid = rng.normal(0, rng.uniform(5, 25), (int(rng.integers(2, 5)),) * 2 + (3,))
-    image = rng.uniform(30, 225, 3) + cv2.resize(grid, (size, size))
+    image: np.ndarray = rng.uniform(30, 225, 3) + cv2.resize(grid, (size, size))
     if rng.random() < 0.5:
         grain = rng.normal(0, rng.uniform(3, 14), (size // int(rng.integers(2, 6)),) * 2)
         image += cv2.resize(grain, (size, size))[..., None]
@@ -178,7 +179,8 @@ def _paint(rng: Generator, image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     if label.any():
         image = _blend(image, label, _contrasting(rng, image[label >= INK].mean(0), 60))
     colour = _contrasting(rng, image[ink >= INK].mean(0), 130)
-    ramp = np.linspace(*rng.uniform(0.8, 1.2, 2), len(image))  # uneven light, down the image
+    low, high = rng.uniform(0.8, 1.2, 2)
+    ramp = np.linspace(low, high, len(image))  # uneven light, down the image
     image = _blend(image, ink, np.clip(ramp[:, None, None] * colour, 0, 255))
     if rng.random() < 0.3:  # a darker rim
         inner = cv2.erode(ink, np.ones((3, 3), np.uint8), iterations=max(1, len(image) // 160))
@@ -219,7 +221,8 @@ def draw_picture(
     key = (SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
     image = _clutter(rng, _background(rng, size))
-    names, objects = list(CLASS_NAMES), []
+    names = list(CLASS_NAMES)
+    objects: list[DrawnObject] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY // 2
     for k in range(0 if empty else int(rng.integers(1, 7))):
         # The first kinds go round, so that a small set holds every class, too.

@@ -23,7 +23,7 @@ from typing import Any, Callable, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .coco import categories_by_id, read_coco_json, to_records
@@ -138,8 +138,10 @@ def _source(data: Mapping[str, Any], split: str) -> _Source | None:
         raise ValueError(f"data.{split} has {' and '.join(given)}; allowed: one of them")
     if not given:
         return None
-    paths = (os.path.expanduser(data[split].get(key) or "") for key in (given[0], "images"))
-    return _Source(given[0], *paths, tuple(data.get("classes") or ()))
+    annotations, images = (
+        os.path.expanduser(data[split].get(key) or "") for key in (given[0], "images")
+    )
+    return _Source(given[0], annotations, images, tuple(data.get("classes") or ()))
 
 
 _READERS: dict[str, Callable[[_Source], dict[str, Any]]] = {
@@ -220,7 +222,7 @@ def _name_given_to_loader(data: Mapping[str, Any], split: str) -> str:
     Of several, detectron2 sees to it that they have the same classes. Empty if it still is the
     call, or if ``data`` is no part of a whole config.
     """
-    if not OmegaConf.is_config(data):
+    if not isinstance(data, DictConfig):
         return ""
     try:
         names = OmegaConf.select(data, f"..dataloader.{_LOADERS[split]}.dataset.names")

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -31,7 +32,9 @@ ALLOWED = {  # arguments of make_shapes_dataset, both ends included
 }  # fmt: skip
 
 
-def _record(name: str, image_id: int, size: int, objects: list[DrawnObject], first: int) -> tuple:
+def _record(
+    name: str, image_id: int, size: int, objects: list[DrawnObject], first: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One picture's COCO image entry and annotations (ids from `first` on)."""
     annotations = []
     for k, item in enumerate(objects):
@@ -134,7 +137,8 @@ def _write_split(
     paths = _paths(root, split)
     Path(paths["images"]).mkdir(parents=True, exist_ok=True)
     Path(paths["json"]).parent.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(count):
         pixels, objects = draw_picture(seed, split, index, size)
         path = Path(paths["images"]) / _file_name(index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Union
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ from nanodet_d2.runtime.preprocess import warp
 
 from .checks import require_number, require_range
 
-Range = Sequence[float]
+Range = tuple[float, float]  # low, high
+Pair = Union[Sequence[float], np.ndarray]  # x, y
 MAX_PERSPECTIVE = 0.01  # beyond, images of 200 px are turned inside out
 
 
@@ -94,7 +96,7 @@ class RandomWarp(Augmentation):
         require_number("RandomWarp shear", shear, 0, 90, below_high=True)
         require_number("RandomWarp flip", flip, 0, 1)
         require_number("RandomWarp translate", translate, 0, 1)
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         self.keep_ratio = keep_ratio
         self.perspective = perspective
         self.scale = scale
@@ -107,7 +109,7 @@ class RandomWarp(Augmentation):
     def resized(self, size: Sequence[int]) -> RandomWarp:
         """The same augmentation with another output (height, width)."""
         other = copy.copy(self)
-        other.size = tuple(size)
+        other.size = (size[0], size[1])
         return other
 
     def get_transform(self, image: np.ndarray) -> WarpTransform:
@@ -144,13 +146,13 @@ def warp_matrix(
     out_size: tuple[int, int],
     *,
     keep_ratio: bool = False,
-    perspective: Sequence[float] = (0.0, 0.0),
+    perspective: Pair = (0.0, 0.0),
     scale: float = 1.0,
     stretch: Sequence[float] = (1.0, 1.0),
     rotation: float = 0.0,
-    shear: Sequence[float] = (0.0, 0.0),
+    shear: Pair = (0.0, 0.0),
     flip: bool = False,
-    translate: Sequence[float] = (0.5, 0.5),
+    translate: Pair = (0.5, 0.5),
 ) -> np.ndarray:
     """Matrix (3, 3) of the reference's warp, for the given draws.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.utils import comm
 
@@ -23,7 +24,8 @@ _QUOTAS = (  # cgroup files of (quota, period), version 2 and 1
 )
 
 
-class Workers(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Workers:
     """A number of worker processes, and why it is not the one that was wanted; empty if it is."""
 
     count: int
@@ -107,7 +109,7 @@ def workers_of_loader(
     return chosen.count
 
 
-def _sample_bytes(mapper: Callable[..., Any], sizes: Sequence[Sequence[int]]) -> int:
+def _sample_bytes(mapper: Any, sizes: Sequence[Sequence[int]]) -> int:
     """Of the largest sample; 0 if unknown."""
     try:
         areas = [height * width for height, width in sizes or [mapper.size]]

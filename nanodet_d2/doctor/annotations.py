@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,7 @@ def _judge(split: Split, boxes: collections.Counter[int], strides: Sequence[int]
 
 
 def _shapes(
-    records: Sequence[Mapping[str, Any]], input_size: Sequence[int]
+    records: Iterable[Mapping[str, Any]], input_size: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per object box: root of its area in pixels of the network's input; its width / height."""
     rows = [

@@ -100,7 +100,7 @@ def draw_split(split: Split, path: Path, strides: Sequence[int]) -> None:
     ):
         if len(values):
             low, high = max(values.min(), 1e-3), max(values.max(), 2e-3)
-            axes.hist(values, np.geomspace(low * 0.99, high * 1.01, 60))
+            axes.hist(values, np.geomspace(low * 0.99, high * 1.01, 60).tolist())
         for limit in limits:
             axes.axvline(limit, color="black", linestyle="--", linewidth=1)
         axes.set_xscale("log")

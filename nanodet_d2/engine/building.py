@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -16,6 +17,7 @@ from nanodet_d2.checkpoint import Card
 from nanodet_d2.checkpoint.config_text import config_to_json
 from nanodet_d2.data.registered import import_user_code
 from nanodet_d2.data.splits import names_for_model
+from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
 
 
@@ -23,7 +25,7 @@ def uses_gpu(cfg: DictConfig) -> bool:
     return str(cfg.train.device).startswith("cuda")
 
 
-def build_model(cfg: DictConfig, *, checkpoint_follows: bool = False) -> nn.Module:
+def build_model(cfg: DictConfig, *, checkpoint_follows: bool = False) -> NanoDetPlus:
     """The config's model on its device, in its memory layout.
 
     Args:
@@ -54,7 +56,7 @@ def distribute(cfg: DictConfig, model: nn.Module) -> nn.Module:
     return create_ddp_model(model, device_ids=None, **cfg.train.ddp)
 
 
-def describe(cfg: DictConfig, model: nn.Module) -> Card:
+def describe(cfg: DictConfig, model: NanoDetPlus) -> Card:
     """The card of a training's checkpoints.
 
     Its config lists the classes, so that the data set need not be there to use the model.
@@ -62,7 +64,7 @@ def describe(cfg: DictConfig, model: nn.Module) -> Card:
     data = cfg.get("data")
     names = [str(x) for x in names_for_model(data, model.head.num_classes)]
     size = data.get("input_size") if data is not None else None
-    config = OmegaConf.to_container(cfg, resolve=False)
+    config: Any = OmegaConf.to_container(cfg, resolve=False)
     if data is not None:
         config["data"]["classes"] = names
     return Card(

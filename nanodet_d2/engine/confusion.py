@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ MATCH_SCORE = 0.35  # a detection below it is none
 BACKGROUND = "background"
 LEGEND_CLASSES = 12  # curves that a legend still tells apart, rows with room for numbers
 LABELLED_CLASSES = 100  # rows of a matrix that can still be labelled, curves of a picture
-PLAIN_TEXT = {"text.parse_math": False}  # a class may be called "$a_b$"
+PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False}  # a class may be called "$a_b$"
 
 
 def confusion_of(coco_eval: COCOeval) -> np.ndarray:

@@ -70,7 +70,7 @@ class ModelEMA:
         """Take the model's state after step ``iteration`` (from 1) into the average."""
         values = self._values
         if self._starts:
-            values = torch._foreach_lerp(values, self._starts, self.start_share)
+            values = list(torch._foreach_lerp(values, self._starts, self.start_share))
         torch._foreach_lerp_(self._averages, values, self.new_value_weight(iteration))
 
     @contextlib.contextmanager

@@ -108,7 +108,7 @@ class InterruptCheckpointer(HookBase):
                 return  # nothing was done
             iteration = trainer.iter = self._last_step
             content = self.checkpointer.content()
-        if content is None:
+        if content is None or iteration is None:
             logger.warning("Nothing saved: no step is known to have been good.")
         elif comm.is_main_process():
             self._save(content, iteration)

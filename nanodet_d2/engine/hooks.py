@@ -11,10 +11,10 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from omegaconf import DictConfig
-from torch import nn
 
 from nanodet_d2.checkpoint import FINAL, replace_file
 from nanodet_d2.data.workers import usable_cores
+from nanodet_d2.modeling import NanoDetPlus
 
 from .building import distribute
 from .ending import EarlyStop
@@ -111,7 +111,7 @@ class AuxiliaryBranchLeaves(HookBase):
         model: without a wrapper.
     """
 
-    def __init__(self, cfg: DictConfig, model: nn.Module):
+    def __init__(self, cfg: DictConfig, model: NanoDetPlus):
         self.cfg = cfg
         self.model = model
         self._done = model.last_auxiliary_step is None or comm.get_world_size() == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -13,9 +13,6 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from nanodet_d2.checkpoint import read_file, replace_file
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 
 class StepLosses(NamedTuple):
@@ -30,22 +27,24 @@ class StepLosses(NamedTuple):
         return all(map(math.isfinite, self.losses.values()))
 
 
-def save_report(trainer: Trainer, broken: StepLosses) -> Path:
+def save_report(
+    broken: StepLosses, folder: str, *, model: nn.Module, data_loader: Any, seed: int | None
+) -> Path:
     """Write losses, image files, weights and batch of a step to ``nonfinite_<iteration>.pth``.
 
     The batch is made again, which a loader with ``start_at`` can. With a fused optimiser that clips
     the weights are still those of the step; any other has updated them since. Statistics of batch
     norms may be those after the step; training does not use them.
     """
-    path = Path(trainer.report_dir) / f"nonfinite_{broken.iteration:07d}.pth"
+    path = Path(folder) / f"nonfinite_{broken.iteration:07d}.pth"
     batch: list[dict[str, Any]] = []
-    if hasattr(trainer.data_loader, "start_at"):
-        trainer.data_loader.start_at(broken.iteration)
-        batch = next(iter(trainer.data_loader))
-    model = getattr(trainer.model, "module", trainer.model)
+    if hasattr(data_loader, "start_at"):
+        data_loader.start_at(broken.iteration)
+        batch = next(iter(data_loader))
+    model = getattr(model, "module", model)
     report = {
         **broken._asdict(),
-        "seed": trainer.seed,
+        "seed": seed,
         "model": {k: v.detach().cpu() for k, v in model.state_dict().items()},
         "batch": [_plain(sample) for sample in batch],
     }

@@ -78,7 +78,7 @@ def draw_precision_recall(precision: np.ndarray, class_names: Sequence[str], pat
     recall = np.linspace(0, 1, len(precision))
     known = np.flatnonzero((precision > -1).all(axis=0))
     if len(known) <= LABELLED_CLASSES:
-        for c in known:
+        for c in known.tolist():
             axes.plot(recall, precision[:, c], lw=1, alpha=0.6, label=class_names[c])
     else:
         low, lower, upper, high = np.percentile(precision[:, known], (5, 25, 75, 95), axis=1)
@@ -104,7 +104,7 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
         if line.get("time") and "data_time" in line:
             share = min(line["data_time"] / line["time"], 1.0)
             series.setdefault("data_time / time", []).append((line["iteration"], share))
-    panels = {
+    panels: dict[str, list[str]] = {
         "losses": [x for x in series if "loss" in x],
         "box AP": [x for x in ("bbox/AP", "bbox/AP50", "bbox/AP75") if x in series],
         "learning rate": [x for x in ("lr",) if x in series],

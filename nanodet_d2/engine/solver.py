@@ -56,7 +56,7 @@ def parameter_groups(
     )
     if backbone_lr_factor == 1:
         return groups
-    backbone = set(model.backbone.parameters())
+    backbone = set(model.get_submodule("backbone").parameters())
     split = []
     for group in groups:
         for inside, factor in ((True, backbone_lr_factor), (False, 1.0)):
@@ -158,7 +158,7 @@ def build_optimizer(
         clip_grad_norm: largest L2 norm over all parameters; no clipping if None.
         arguments: for the class, e.g. ``fused=True``.
     """
-    built = optimizer(params, **arguments)
+    built: Any = optimizer(params, **arguments)
     built.guard = GradientGuard(built, max_norm=clip_grad_norm)
     built.register_step_pre_hook(built.guard.before_step)
     return built
@@ -212,7 +212,7 @@ class GradientGuard:
         self.in_a_row: int | Tensor = 0
         self.frozen: Tensor | None = None
 
-    def before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def before_step(self, optimizer: Any, *_: Any) -> None:
         """Look at the gradients and clip them; a pre-hook of the optimiser's step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:

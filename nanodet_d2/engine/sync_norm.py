@@ -6,8 +6,10 @@ from detectron2.layers import NaiveSyncBatchNorm
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from nanodet_d2.modeling import NanoDetPlus
 
-def synchronise_norms(model: nn.Module, *, torchs_own: bool) -> nn.Module:
+
+def synchronise_norms(model: NanoDetPlus, *, torchs_own: bool) -> NanoDetPlus:
     """A model whose batch norms are replaced; parameters and names of the state stay.
 
     Args:

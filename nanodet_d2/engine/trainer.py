@@ -167,6 +167,7 @@ class Trainer(Loop):
 
     def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
         """Count an overflow without waiting for the device, as ``get_scale`` would."""
+        assert scaler._scale is not None, "nothing was scaled"
         before = scaler._scale.clone()
         scaler.update()
         self._overflows = self._overflows + (scaler._scale < before)
@@ -259,7 +260,14 @@ class Trainer(Loop):
         where = ""
         if self.report_dir is not None and rank == comm.get_rank():
             try:
-                where = f"; reported in {save_report(self, broken)}"
+                path = save_report(
+                    broken,
+                    self.report_dir,
+                    model=self.model,
+                    data_loader=self.data_loader,
+                    seed=self.seed,
+                )
+                where = f"; reported in {path}"
             except Exception:  # the loss matters more
                 logger.exception("The step could not be reported.")
         where = comm.all_gather(where)[rank]  # no rank ends before the file is written

@@ -19,6 +19,7 @@ from torch import nn
 from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_training
 from nanodet_d2.data.validation import warn_of_shared_images
 from nanodet_d2.layers import norms_are_folded
+from nanodet_d2.modeling import NanoDetPlus
 
 from .budget import Paced, TimeBudget
 from .building import build_model, build_optimizer_of, describe, distribute, uses_gpu
@@ -102,7 +103,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     fit_periods(cfg)
     trainer = _build_trainer(cfg, distribute(cfg, model), loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
-    checkpointables = {"trainer": trainer}
+    checkpointables: dict[str, Any] = {"trainer": trainer}
     if ema:
         checkpointables["ema"] = ema
         if ema.start_share:
@@ -242,7 +243,7 @@ def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list
     return best
 
 
-def _start_anew(cfg: DictConfig, model: nn.Module, *, set_aside: bool) -> None:
+def _start_anew(cfg: DictConfig, model: NanoDetPlus, *, set_aside: bool) -> None:
     """Load what a new training starts from, and make room for it in the output folder."""
     if cfg.train.init_checkpoint:
         load_weights(model, cfg.train.init_checkpoint)
@@ -262,7 +263,7 @@ def _start_anew(cfg: DictConfig, model: nn.Module, *, set_aside: bool) -> None:
     comm.synchronize()
 
 
-def _freeze_folded_norms(model: nn.Module) -> None:
+def _freeze_folded_norms(model: NanoDetPlus) -> None:
     """Released weights lose their skill within some steps if folded norms take statistics."""
     if not model.freeze_norm and norms_are_folded(model):
         model.freeze_norm = True

@@ -86,7 +86,8 @@ def validation_losses(
     model.train()
     for norm in batch_norms(model):
         norm.eval()
-    count, sums = 0, {}
+    count = 0
+    sums: dict[str, Any] = {}
     try:
         for batch in batches:
             count += len(batch)

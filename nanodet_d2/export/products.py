@@ -20,7 +20,7 @@ from .formats import find_format
 from .formats.base import OUTPUTS
 from .formats.onnx import DATA, network_to_onnx
 from .job import Job
-from .network import network
+from .network import export_network
 from .quantize import quantize_onnx
 
 
@@ -67,7 +67,7 @@ class Products:
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
-        return network(self.model, kind)
+        return export_network(self.model, kind)
 
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
         """The ``onnx.ModelProto`` of the job's kind."""

@@ -18,7 +18,7 @@ from nanodet_d2.data.shapes import draw_picture
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .reference import Reference
+from .expected import Expected
 
 NUM_DRAWN = 4  # pictures that are drawn where none are given
 
@@ -61,7 +61,7 @@ class Difference:
     allowed: float
 
 
-def verify(path: Path, reference: Reference, tolerance: Tolerance) -> list[Difference]:
+def verify(path: Path, reference: Expected, tolerance: Tolerance) -> list[Difference]:
     """Run a file by its own runtime and compare it with PyTorch.
 
     Returns:
@@ -85,7 +85,7 @@ def verify(path: Path, reference: Reference, tolerance: Tolerance) -> list[Diffe
     return list(worst.values())
 
 
-def verify_int8(path: Path, reference: Reference) -> list[Difference]:
+def verify_int8(path: Path, reference: Expected) -> list[Difference]:
     """Check that a quantised file finds what is clear to see; its accuracy is a matter of AP.
 
     Raises:
@@ -112,7 +112,7 @@ def verify_int8(path: Path, reference: Reference) -> list[Difference]:
 def _differences(
     detector: Detector,
     image: np.ndarray,
-    reference: Reference,
+    reference: Expected,
     index: int,
     tolerance: Tolerance,
 ) -> list[Difference]:
@@ -136,7 +136,7 @@ def _differences(
 def _tensor_differences(
     outputs: Mapping[str, np.ndarray],
     metadata: ExportMetadata,
-    reference: Reference,
+    reference: Expected,
     index: int,
     tolerance: Tolerance,
 ) -> list[Difference]:
@@ -183,7 +183,7 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
 def _detection_difference(
     found: Instances,
     expected: Instances,
-    reference: Reference,
+    reference: Expected,
     index: int,
     tolerance: Tolerance,
 ) -> Difference:

@@ -18,11 +18,11 @@ from nanodet_d2.runtime.files import list_images
 from nanodet_d2.runtime.images import load_image
 from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .evaluate import evaluate
+from .expected import Expected
 from .job import Job, check_job
-from .network import LoadedModel
+from .loading import LoadedModel
 from .products import Products
-from .reference import Reference
+from .score import score
 from .verify import FP16, FP32, Difference, Mismatch, drawn_images, verify, verify_int8
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
     reference = None
     if job.verify:
         images = verification_images(job, loaded.metadata)
-        reference = Reference(loaded.model, loaded.metadata, images)
+        reference = Expected(loaded.model, loaded.metadata, images)
     else:
         logger.warning("--no-verify: the files are NOT compared with PyTorch")
     job.output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def verification_images(job: Job, metadata: ExportMetadata) -> list[np.ndarray]:
     return [load_image(path) for path in list_images(job.images)[:MAX_GIVEN_IMAGES]]
 
 
-def _export_one(job: Job, format: str, products: Products, reference: Reference | None) -> Written:
+def _export_one(job: Job, format: str, products: Products, reference: Expected | None) -> Written:
     start = time.perf_counter()
     path = job.path(products.metadata.name, format)
     logger.info("%s: writing %s", format, path)
@@ -111,13 +111,13 @@ def _export_one(job: Job, format: str, products: Products, reference: Reference 
 
 def _average_precisions(job: Job, format: str, products: Products, path: Path) -> str:
     """AP of the float and of the quantised file, in words."""
+    assert job.eval_json and job.eval_images
     logger.info("%s: scoring the float and the INT8 file", format)
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / path.name
         products.write(format, before, int8=False)
         ap = [
-            evaluate(Detector(x), job.eval_json, job.eval_images)["bbox"]["AP"]
-            for x in (before, path)
+            score(Detector(x), job.eval_json, job.eval_images)["bbox"]["AP"] for x in (before, path)
         ]
     return f"AP {ap[0]:.2f} before, {ap[1]:.2f} after"
 

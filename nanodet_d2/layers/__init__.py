@@ -1,6 +1,6 @@
 """Building blocks shared by backbones, necks and heads."""
 
-from .conv import DepthwiseSeparableConv, conv_norm_act, conv_stack, get_activation
+from .conv import DepthwiseSeparableConv, Style, conv_norm_act, conv_stack, get_activation
 from .fusion import fuse_conv_norm
 from .ghost import GhostBottleneck, GhostModule
 from .norms import KeptBuffers, batch_norms, norms_are_folded
@@ -10,6 +10,7 @@ __all__ = [
     "GhostBottleneck",
     "GhostModule",
     "KeptBuffers",
+    "Style",
     "batch_norms",
     "conv_norm_act",
     "conv_stack",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, TypedDict
 
 from detectron2.layers import Conv2d, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
@@ -21,6 +21,13 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "GELU": nn.GELU,
     "PReLU": nn.PReLU,
 }
+
+
+class Style(TypedDict):
+    """What all convolutions of a part share: names, as :func:`conv_norm_act` takes them."""
+
+    norm: str
+    activation: str | None
 
 
 def get_activation(name: str | None) -> nn.Module | None:
@@ -71,7 +78,7 @@ def conv_stack(
     channels: int,
     count: int,
     kernel_size: int,
-    **style: str | None,
+    style: Style,
 ) -> nn.Sequential:
     """``count`` convolutions made by ``build`` (of this module); all but the first keep width."""
     return nn.Sequential(

@@ -69,12 +69,12 @@ class GhostBottleneck(nn.Module):
 
         self.expand = GhostModule(in_channels, mid_channels, norm=norm, activation=activation)
         self.downsample = depthwise(mid_channels) if stride > 1 else nn.Identity()
-        self.se = nn.Identity()
+        self.se: nn.Module = nn.Identity()
         if se_channels:
             # Its ReLU stays whatever the network's activation is.
             self.se = SqueezeExcitation(mid_channels, se_channels, scale_activation=nn.Hardsigmoid)
         self.project = GhostModule(mid_channels, out_channels, norm=norm, activation=None)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or stride > 1:
             self.shortcut = nn.Sequential(
                 depthwise(in_channels), _plain_conv(in_channels, out_channels, 1, 1, 1, norm)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """All batch norms of torch's kinds, those across ranks included; frozen ones are none."""
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [m for m in model.modules() if isinstance(m, _BatchNorm)]
 
 
 @torch.no_grad()
@@ -18,9 +19,15 @@ def norms_are_folded(model: nn.Module) -> bool:
     What is left of such norms is a bias: their statistics are a mean of 0 and a variance of 1.
     Norms that were never trained have these as well, but no bias.
     """
-    norms = [x for x in batch_norms(model) if x.running_mean is not None and x.affine]
-    statistics = all((x.running_mean == 0).all() and (x.running_var == 1).all() for x in norms)
-    return statistics and any(x.bias.any() for x in norms)
+    biased = False
+    for norm in batch_norms(model):
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None or not norm.affine:
+            continue
+        if (mean != 0).any() or (variance != 1).any():
+            return False
+        biased = biased or bool(norm.bias.any())
+    return biased
 
 
 class KeptBuffers:

@@ -17,7 +17,7 @@ CHANNEL_ORDERS = ("BGR", "RGB")
 
 # field -> (is it allowed?, what is), for values of the right type
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "class_names": (len, "one name or more"),
+    "class_names": (lambda x: len(x) > 0, "one name or more"),
     "strides": (lambda x: len(x) > 0 and min(x) > 0, "numbers above 0"),
     "reg_max": (lambda x: x >= 1, "1 or more"),
     "score_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
@@ -49,9 +49,10 @@ def check_fields(cls: type, values: dict[str, Any], source: str) -> None:
             words = getattr(hints[name], "__name__", "")
             words = str(hints[name]) if typing.get_origin(hints[name]) else words
             raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
-        allowed, words = _LIMITS.get(name, (lambda x: True, ""))
-        if not allowed(value):
-            raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
+        if name in _LIMITS:
+            allowed, words = _LIMITS[name]
+            if not allowed(value):
+                raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -63,13 +64,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in pairs)
     if hint is float:  # json has whole numbers for some
         return type(value) in (int, float) and math.isfinite(value)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return isinstance(value, hint)
     return type(value) is hint  # True is no 1 here
 
 
 def check_outputs(
-    outputs: Sequence[np.ndarray], metadata: Any, count: int, size: tuple[int, int], source: str
+    outputs: Sequence[np.ndarray], metadata: Any, count: int, size: Sequence[int], source: str
 ) -> None:
     """Compare the form of a network's outputs with what the metadata says.
 
@@ -102,7 +103,7 @@ def check_outputs(
         )
 
 
-def _expected_shapes(metadata: Any, count: int, size: tuple[int, int]) -> list[tuple[int, ...]]:
+def _expected_shapes(metadata: Any, count: int, size: Sequence[int]) -> list[tuple[int, ...]]:
     height, width = size
     priors = sum(-(-height // stride) * -(-width // stride) for stride in metadata.strides)
     classes = len(metadata.class_names)

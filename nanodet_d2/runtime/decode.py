@@ -6,6 +6,8 @@ Letters: P priors, C classes, R reg_max, K detections. Boxes are XYXY, pixels of
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,12 +80,13 @@ def _suppress(
     sides = boxes[:, 2:] - boxes[:, :2]
     # OpenCV says that empty boxes cover each other, and gets lost in endless ones.
     if not ((sides > 0) & (sides < np.inf)).all():
-        kept = decode_numpy.suppress(boxes, classes, threshold, limit)
+        kept: Sequence[int] = decode_numpy.suppress(boxes, classes, threshold, limit)
     elif not len(boxes):
         kept = []
     else:
         # float64: a float32's bits would be lost to OpenCV's offset of the classes
         xywh = np.concatenate([boxes[:, :2], sides], axis=1).astype(np.float64)
         xywh[:, :2] -= xywh[:, :2].min()  # the offset takes the least coordinate for 0
-        kept = cv2.dnn.NMSBoxesBatched(xywh, scores, classes.astype(np.int32), 0.0, threshold)
+        nms: Any = cv2.dnn.NMSBoxesBatched  # OpenCV's types name lists; it takes arrays as well
+        kept = nms(xywh, scores, classes.astype(np.int32), 0.0, threshold)
     return np.asarray(kept, dtype=np.int64)[:limit]

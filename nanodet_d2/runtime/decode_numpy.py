@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def make_priors(height, width, strides):
+def make_priors(height: int, width: int, strides: tuple[int, ...]) -> np.ndarray:
     """(P, 3) float32 ``[x, y, stride]`` for an input of (height, width) pixels."""
     levels = []
     for stride in strides:
@@ -32,7 +32,7 @@ def make_priors(height, width, strides):
     return np.concatenate(levels).astype(np.float32)
 
 
-def decode_boxes(box_logits, priors, height, width):
+def decode_boxes(box_logits: np.ndarray, priors: np.ndarray, height: int, width: int) -> np.ndarray:
     """Boxes (P, 4), clipped to the input, of logits (P, 4 * (R + 1)) and priors (P, 3)."""
     sides = box_logits.reshape(-1, 4, box_logits.shape[1] // 4).astype(np.float32)
     weights = np.exp(sides - sides.max(axis=2, keepdims=True))
@@ -43,7 +43,7 @@ def decode_boxes(box_logits, priors, height, width):
     return np.clip(corners, 0, np.array([width, height, width, height], dtype=np.float32))
 
 
-def iou_with(box, boxes):
+def iou_with(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Intersection over union (K,) of a box (4,) with boxes (K, 4)."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     overlap = sides.clip(min=0).prod(axis=1)
@@ -51,7 +51,13 @@ def iou_with(box, boxes):
     return overlap / np.maximum(union, 1e-9)
 
 
-def select(scores, boxes, score_threshold, nms_threshold, max_detections):
+def select(
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class-wise NMS of scores (P, C) and boxes (P, 4).
 
     Returns:
@@ -65,10 +71,12 @@ def select(scores, boxes, score_threshold, nms_threshold, max_detections):
     return boxes[kept], scores[kept], classes[kept]
 
 
-def suppress(boxes, classes, nms_threshold, max_detections):
+def suppress(
+    boxes: np.ndarray, classes: np.ndarray, nms_threshold: float, max_detections: int
+) -> list[int]:
     """Indices of what NMS keeps of boxes (K, 4) with classes (K,), which come best first."""
-    kept = []
-    left = np.arange(len(boxes))
+    kept: list[int] = []
+    left: np.ndarray = np.arange(len(boxes))
     while len(left) and len(kept) < max_detections:
         best, left = left[0], left[1:]
         kept.append(best)
@@ -78,7 +86,16 @@ def suppress(boxes, classes, nms_threshold, max_detections):
     return kept
 
 
-def detect(raw, strides, reg_max, height, width, score_threshold, nms_threshold, max_detections):
+def detect(
+    raw: np.ndarray,
+    strides: tuple[int, ...],
+    reg_max: int,
+    height: int,
+    width: int,
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
     num_classes = raw.shape[1] - 4 * (reg_max + 1)
     # Most priors have no candidate, and their boxes need no decoding.

@@ -76,7 +76,7 @@ def in_image(
     classes: np.ndarray,
     *,
     class_names: tuple[str, ...],
-    image_size: tuple[int, int],
+    image_size: Sequence[int],
     input_size: tuple[int, int] | None = None,
 ) -> Detections:
     """Detections of an image from boxes (K, 4) XYXY; those that are empty are left out.

@@ -93,8 +93,9 @@ class Detector:
         self.backend = backend.name
         self.class_names = metadata.class_names
 
+    # A str is a sequence of str, too; the first overload takes it.
     @overload
-    def __call__(self, inputs: ImageLike) -> Detections: ...
+    def __call__(self, inputs: ImageLike) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, inputs: Sequence[ImageLike]) -> list[Detections]: ...
     def __call__(self, inputs: ImageLike | Sequence[ImageLike]) -> Detections | list[Detections]:

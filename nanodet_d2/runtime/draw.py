@@ -44,7 +44,7 @@ def class_color(index: int) -> Color:
     """The colour of a class: hues far apart, in turns light and dark."""
     hue = int(index * _TURN % 1 * _HUES)
     value, saturation = ((255, 255), (200, 255), (255, 150))[index // 3 % 3]
-    pixel = cv2.cvtColor(np.uint8([[[hue, saturation, value]]]), cv2.COLOR_HSV2BGR)
+    pixel = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.uint8), cv2.COLOR_HSV2BGR)
     blue, green, red = (int(x) for x in pixel[0, 0])
     return blue, green, red
 
@@ -108,7 +108,7 @@ def _best_place(
     box: Box,
     width: int,
     height: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     places: Sequence[Box],
     boxes: Sequence[Box],
 ) -> Box:

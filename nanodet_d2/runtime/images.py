@@ -1,7 +1,14 @@
 """Reading image files that anybody may have made.
 
 What becomes of each kind of file is one table in ``projects/nanodet_plus/README.md``. Pillow reads
-them; on a device that lacks it, OpenCV does, to the same pixels for 8-bit JPEG and PNG files.
+them; on a device that lacks it, OpenCV does, to the same pixels for JPEG, PNG, BMP, PPM and WebP
+files, turned by their EXIF data or not. It differs for these:
+
+- JPEG in CMYK, TIFF in YCbCr or with 16 bits per colour: by one grey level;
+- transparent GIF and TIFF: what lies beneath is lost; GIF is read from OpenCV 4.12 on;
+- WebP turned by EXIF data: shown as it lies before OpenCV 4.13;
+- truncated JPEG: read before OpenCV 4.11, with grey for what is missing;
+- files that declare too many pixels: refused after they were decoded, not before.
 """
 
 from __future__ import annotations
@@ -11,13 +18,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Union
+from typing import IO, TYPE_CHECKING, Any, Union
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 ImageLike = Union[str, Path, np.ndarray]
 # Not all of Pillow's: it would hand a file with PostScript in it to Ghostscript, whatever its name.
@@ -25,8 +32,13 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # by content, no
 MAX_PIXELS = 89_478_485  # as Pillow: a quarter of a GiB as RGB
 _MAX_PIXELS_OF_PILLOW = 2 * MAX_PIXELS
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The same formats for OpenCV, which knows others, too.
+_SIGNATURES = re.compile(
+    rb"BM|GIF8|\xff\xd8\xff|\x89PNG|P[1-6]\s|II[*+]\0|MM\0[*+]|RIFF....WEBP", re.DOTALL
+)
 _EXIF_ORIENTATION = 0x0112
-_EXIF_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # orientation: Pillow's Transpose
+# orientation (a damaged file's may be anything): Pillow's Transpose
+_EXIF_TURNS: dict[object, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 # What tears a line, and surrogates: bytes of a name that is not UTF-8, which cannot be written.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -77,7 +89,7 @@ def read_file(
     path: str, *, max_pixels: int = MAX_PIXELS, at_least: tuple[int, int] | None = None
 ) -> np.ndarray:
     """The image (H, W, 3) uint8 BGR of a file, turned as its EXIF data asks for; transparency is
-    dropped.
+    dropped. Without Pillow: see the module.
 
     Args:
         max_pixels: a file that declares more is refused before it is decoded (by OpenCV: after).
@@ -113,10 +125,10 @@ def read_and_size(
     with _named(path), _opened(path, max_pixels) as image:
         size = _shown_size(image)
         pixels = _pixels(image, at_least)
-        return pixels, size if at_least is not None else pixels.shape[:2]
+        return pixels, size if at_least is not None else (pixels.shape[0], pixels.shape[1])
 
 
-def _pixels(image: Image.Image, at_least: tuple[int, int] | None) -> np.ndarray:
+def _pixels(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.ndarray:
     if at_least is not None:
         height, width = at_least if _shown_size(image) == image.size[::-1] else at_least[::-1]
         image.draft(None, (width, height))
@@ -134,14 +146,17 @@ def _turned(image: Image.Image) -> Image.Image:
 def _read_by_opencv(path: str, max_pixels: int) -> np.ndarray:
     with _named(path):
         _require_content(path)
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = np.fromfile(path, np.uint8)
+        if _SIGNATURES.match(data[:12].tobytes()) is None:
+            raise OSError(f"not an image of the formats {', '.join(FORMATS)}")
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is None:
-            raise OSError("not an image that OpenCV reads")
+            raise OSError("damaged, or of a kind that OpenCV does not read")
         _require_pixels(image.shape[1], image.shape[0], max_pixels)
         return image
 
 
-def _shown_size(image: Image.Image) -> tuple[int, int]:
+def _shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     width, height = image.size
     sideways = _exif(image).get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
     if hasattr(image, "_tile_size"):  # a TIFF file, whose size Pillow 11 tells as shown
@@ -149,16 +164,16 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def _exif(image: Image.Image) -> Image.Exif:
+def _exif(image: ImageFile.ImageFile) -> Image.Exif:
     """Without decoding a PNG file, as Pillow would, unless it says more behind its pixels."""
     from PIL import Image
 
-    if image.format != "PNG" or _tells_more_at_its_end(image.fp):
+    if image.format != "PNG" or image.fp is None or _tells_more_at_its_end(image.fp):
         return image.getexif()
     return Image.Image.getexif(image)
 
 
-def _tells_more_at_its_end(png: BinaryIO) -> bool:
+def _tells_more_at_its_end(png: IO[bytes]) -> bool:
     """Whether texts or EXIF data follow the pixels; the file's position stays."""
     start = png.tell()
     png.seek(len(_PNG_SIGNATURE))
@@ -176,7 +191,7 @@ def _tells_more_at_its_end(png: BinaryIO) -> bool:
 
 
 @contextmanager
-def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The image, of which only the header has been read."""
     from PIL import Image, UnidentifiedImageError
 

@@ -99,10 +99,9 @@ class Run:
     def use(self, sources: Sequence[Source]) -> None:
         """Use all sources, with a progress bar."""
         limit = self.max_frames
-        totals = [
-            x.total if limit is None or x.total is None else min(x.total, limit) for x in sources
-        ]
-        with progress(None if None in totals else sum(totals), unit="frame") as bar:
+        known = [x.total for x in sources if x.total is not None]
+        total = sum(known if limit is None else [min(x, limit) for x in known])
+        with progress(total if len(known) == len(sources) else None, unit="frame") as bar:
             for source in sources:
                 if not self.stop.is_set():
                     self._use_one(source, bar)

@@ -117,7 +117,7 @@ class Video:
 
     def _open(self, height: int, width: int) -> cv2.VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        code = cv2.VideoWriter_fourcc(*"mp4v")
+        code = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(self.path), code, self.fps, (width, height))
         if not writer.isOpened():
             raise ValueError(f"{self.path} cannot be written")

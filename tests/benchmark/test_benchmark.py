@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from nanodet_d2.benchmark_runtimes import __main__ as command
-from nanodet_d2.benchmark_runtimes import measure as measuring
-from nanodet_d2.benchmark_runtimes.models import Model
-from nanodet_d2.benchmark_runtimes.report import plot, table
 from tqdm import tqdm
 
+from nanodet_d2 import cli
+from nanodet_d2.benchmark import measure as measuring
+from nanodet_d2.benchmark.command import benchmark, drawn_scene
+from nanodet_d2.benchmark.models import Model, find_models
+from nanodet_d2.benchmark.report import COLORS, plot, table
 from nanodet_d2.config import apply_overrides
-from nanodet_d2.export.writer import Job, export
+from nanodet_d2.export.job import Job
+from nanodet_d2.export.loading import load_model
+from nanodet_d2.export.writer import export
+from nanodet_d2.runtime.backends import backends
 
 CONFIG = "projects/nanodet_plus/configs/demo_shapes.py"
-
-
-@pytest.fixture(autouse=True)
-def no_logger(monkeypatch):
-    monkeypatch.setattr(command, "setup_logger", lambda **_: None)  # caplog reads the root logger
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +32,14 @@ def exported(root, shapes, shapes_overrides, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     cfg = apply_overrides(LazyConfig.load(str(root / CONFIG)), shapes_overrides)
     torch.manual_seed(0)
-    torch.save(instantiate(cfg.model).state_dict(), folder / "weights.pth")
-    job = Job(
-        str(root / CONFIG),
-        str(folder / "weights.pth"),
-        formats=("torchscript",),
-        output=folder,
-        input_size=(64, 96),
-        verify=False,
-        overrides=tuple(shapes_overrides),
+    weights = str(tmp_path_factory.mktemp("weights") / "weights.pth")
+    torch.save(instantiate(cfg.model).state_dict(), weights)
+    loaded = load_model(
+        str(root / CONFIG), weights, input_size=(64, 96), overrides=shapes_overrides
     )
-    export(job)
+    export(loaded, Job(("torchscript",), folder, verify=False))
     (folder / "broken.torchscript.pt").write_bytes(b"not a model")
-    (folder / "other.pt").write_bytes(b"")
+    (folder / "other.param").write_bytes(b"")
     (folder / "readme.txt").write_text("no model")
     return folder
 
@@ -53,8 +47,8 @@ def exported(root, shapes, shapes_overrides, tmp_path_factory):
 def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, capsys):
     output = tmp_path / "out"
     arguments = ["--rounds", "2", "--threads", "1", "--output", str(output)]
-    data = ["--json", shapes["val"]["json"], "--images", shapes["val"]["images"]]
-    assert command.main([str(exported), *arguments, *data]) == 0
+    data = ["--data", shapes["val"]["json"], "--images", shapes["val"]["images"]]
+    assert cli.main(["benchmark", str(exported), *arguments, *data]) == 0
 
     content = json.loads((output / "runtimes.json").read_text())
     (model,) = content["models"]
@@ -67,8 +61,10 @@ def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, cap
         assert 0 < latency[part]["median_ms"] <= latency[part]["p90_ms"]
     assert latency["images_per_second"] > 0
 
-    assert [x["file"] for x in content["skipped"]] == ["broken.torchscript.pt", "other.pt"]
-    assert "Left out: other.pt" in caplog.text and "is no exported file" in caplog.text
+    assert [x["file"] for x in content["skipped"]] == [
+        "broken.torchscript.pt", "other.param"
+    ]  # fmt: skip
+    assert "Left out: other.param: " in caplog.text
     assert "| demo_shapes.torchscript.pt | torchscript | raw |" in capsys.readouterr().out
     assert cv2.imread(str(output / "runtimes.png")).shape[2] == 3
 
@@ -82,8 +78,8 @@ def test_a_model_of_other_origin_runs_beside_ours(shared, exported, tmp_path):
     (tmp_path / "official.json").write_text(json.dumps(described))
     official = shared / "weights/nanodet-plus-m_416.param"
     output = tmp_path / "out"
-    status = command.main(
-        [str(exported), "--other", str(official), str(tmp_path / "official.json"),
+    status = cli.main(
+        ["benchmark", str(exported), "--other", str(official), str(tmp_path / "official.json"),
          "--rounds", "1", "--threads", "1", "--output", str(output)]
     )  # fmt: skip
     models = json.loads((output / "runtimes.json").read_text())["models"]
@@ -137,12 +133,13 @@ def test_the_table_has_the_fastest_first():
         times = {"median_ms": milliseconds, "p90_ms": 2 * milliseconds}
         latency = {"network": times, "total": times, "images_per_second": 1000 / milliseconds}
         return {"file": name, "backend": "ncnn", "kind": "raw", "bytes": 2_500_000,
-                "latency": {"1": latency, "2": latency}}  # fmt: skip
+                "detections": 7, "latency": {"1": latency, "2": latency}}  # fmt: skip
 
     models = [Model(x, None, facts=facts(x, y)) for x, y in (("slow", 20.0), ("fast", 10.0))]
     models[0].facts["AP"] = 36.115
     lines = table(models).splitlines()
-    assert lines[2].startswith("| fast | ncnn | raw | 2.50 | – | 10.0 (20.0) | 10.0 (20.0) | 100.0")
+    fast = "| fast | ncnn | raw | 2.50 | – | 7 | 10.0 (20.0) | 10.0 (20.0) | 100.0"
+    assert lines[2].startswith(fast)
     assert lines[3].startswith("| slow | ncnn | raw | 2.50 | 36.1")
     assert lines[0].count("threads") == 1 and lines[0].count("1 thread:") == 1
 
@@ -153,20 +150,35 @@ def test_file_names_are_not_read_as_formulas(tmp_path):
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
 
 
-def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog):
+def test_each_backend_has_its_colour():
+    assert {x.name for x in backends().values()} | {"pytorch"} <= COLORS.keys()
+
+
+def test_what_is_measured_is_a_scene_with_something_to_find(exported, tmp_path):
+    assert drawn_scene().shape == (640, 640, 3) and drawn_scene().std() > 10
+    models = find_models(exported)[-2:-1]  # between those that cannot be read
+    text, facts = benchmark(models, tmp_path, threads=(1,), rounds=1)
+    assert facts == json.loads((tmp_path / "runtimes.json").read_text())
+    assert facts["image"] == [640, 640] and facts["machine"] in text
+    assert text == (tmp_path / "runtimes.md").read_text()
+
+
+def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog, capsys):
+    def refused(*arguments: str) -> str:
+        assert cli.main(["benchmark", *arguments, "--output", str(tmp_path / "out")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        return line
+
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert command.main([str(empty)]) == 1
-    assert "no exported files in" in caplog.text
+    assert "no exported files in" in refused(str(empty))
     (empty / "a.onnx").write_bytes(b"no model")
-    output = ["--output", str(tmp_path / "out")]
-    assert command.main([str(empty), *output]) == 1
-    assert "Left out: a.onnx" in caplog.text and "None of the 1 files" in caplog.text
-    assert command.main([str(exported), "--other", "none.param", "none.json"]) == 1
-    assert "none.param not found" in caplog.text
+    assert "none of the 1 files can be used" in refused(str(empty))
+    assert "Left out: a.onnx" in caplog.text
+    missing = refused(str(exported), "--other", "none.param", "none.json")
+    assert "none.param not found" in missing
     script = exported / "demo_shapes.torchscript.pt"
     described = exported / "demo_shapes.torchscript.json"
-    assert command.main([str(exported), "--other", str(script), str(described)]) == 1
-    assert "more than one model is called demo_shapes.torchscript.pt" in caplog.text
-    with pytest.raises(SystemExit):
-        command.main([str(exported), "--json", "a.json"])
+    twice = refused(str(exported), "--other", str(script), str(described))
+    assert "more than one model is called demo_shapes.torchscript.pt" in twice
+    assert "--data and --images belong together" in refused(str(exported), "--data", "a.json")

@@ -10,7 +10,8 @@ from detectron2.structures import BoxMode
 
 from nanodet_d2.data import DetectionMapper, RandomColor, RandomWarp
 from nanodet_d2.data.color import adjust_color
-from nanodet_d2.data.warp import MAX_SIDE, WarpTransform, output_size, warp_matrix
+from nanodet_d2.data.warp import WarpTransform, output_size, warp_matrix
+from nanodet_d2.runtime.preprocess import MAX_SIDE
 
 
 def gradient(height=30, width=40) -> np.ndarray:

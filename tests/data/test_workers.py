@@ -30,7 +30,7 @@ MB = 10**6
 )
 def test_cores_decide(wanted, cores, ranks, count):
     chosen = choose_num_workers(wanted, at_most=8, cores=cores, ranks=ranks)
-    assert chosen == (count, "")
+    assert (chosen.count, chosen.reason) == (count, "")
 
 
 @pytest.mark.parametrize(

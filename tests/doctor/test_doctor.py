@@ -284,11 +284,11 @@ def _raise(error: Exception) -> None:
 
 
 def test_a_fault_of_any_kind_is_not_exit_code_1(place, run, monkeypatch):
-    monkeypatch.setattr("nanodet_d2.doctor.__main__.split_content", lambda *_: _raise(KeyError(7)))
+    monkeypatch.setattr("nanodet_d2.doctor.command.split_content", lambda *_: _raise(KeyError(7)))
     path = place(good())
     code, report, text = run(path, "--images", "x")
     assert code == 2 and report["error"] == f"{path} cannot be examined: KeyError: 7"
-    assert text == f"doctor: {report['error']}\n"
+    assert text == f"nanodet-d2 doctor: {report['error']}\n"
 
 
 def test_a_config_is_examined_as_it_would_be_trained(run, root, shapes_overrides):

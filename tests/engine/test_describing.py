@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 
@@ -16,7 +17,7 @@ from nanodet_d2.checkpoint import SafeCheckpointer, read_card, read_file
 from nanodet_d2.data.synthetic import CATEGORY_IDS
 from nanodet_d2.engine import Evaluation, evaluate_checkpoint, train
 from nanodet_d2.engine.building import build_model, describe
-from nanodet_d2.export.network import describe_source, load_model
+from nanodet_d2.export.loading import describe_source, load_model
 from nanodet_d2.resolve import resolve
 
 CLASS_NAMES = tuple(sorted(CATEGORY_IDS, key=CATEGORY_IDS.get))  # as they come from the file
@@ -181,7 +182,7 @@ def test_cards_that_were_tampered_with(saved, caplog):
     tamper("nanodet_d2.engine.build_optimizer", "my.optimizer")
     assert "optimizer" not in resolve(path).cfg and "'optimizer' is left out" in caplog.text
     load_model(path)  # which does not need it
-    tamper("${train.output_dir}", "${gone.output_dir}")
+    tamper("${oc.select:train.output_dir,./output}", "${gone.output_dir}")
     assert "dataloader" not in resolve(path).cfg
     tamper("nanodet_d2.modeling.GhostPAN", "os.system")
     with pytest.raises(ValueError, match="names 'os.system'"):
@@ -191,6 +192,45 @@ def test_cards_that_were_tampered_with(saved, caplog):
         load_model(path)
     tamper(text, "{}")
     with pytest.raises(ValueError, match="does not tell its 'model': give its config as well"):
+        load_model(path)
+
+
+def test_damaged_cards_are_refused_by_one_kind_of_error(saved):
+    path = saved()
+    content = {**read_file(path), "model": {}}
+    text = content["card"]["config"]
+    rng = random.Random(0)
+    outcomes = set()
+    for _ in range(60):
+        where = rng.randrange(len(text))
+        new = rng.choice(["", "{", "}", '"', "[", ",", "$", ".", "0", "_", "é"])
+        content["card"]["config"] = text[:where] + new + text[where + 1 :]
+        torch.save(content, path)
+        try:
+            resolve(path)
+        except ValueError:
+            outcomes.add("refused")
+        else:
+            outcomes.add("taken")  # where it does not matter, or the model will tell
+    assert outcomes == {"refused", "taken"}
+
+
+def test_a_model_that_this_version_cannot_build(saved):
+    path = saved()
+    content = read_file(path)
+    text = content["card"]["config"]
+    content["card"]["config"] = text.replace('"out_channels"', '"channels_out"')
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="no 'channels_out'"):
+        load_model(path)
+    content["card"]["config"] = text.replace('"aux_detach_iter"', '"detach_iter"')
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="final.pth tells of cannot be built here .*'detach_iter'"):
+        load_model(path)
+    model = '{"model": {"_target_": "torch.nn.Identity"}, "data": {"input_size": [64, 64]}}'
+    content["card"]["config"] = model
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="out is a Identity; allowed: NanoDetPlus"):
         load_model(path)
 
 

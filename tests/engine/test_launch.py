@@ -56,7 +56,9 @@ import torch
 from nanodet_d2.engine import trainer, training
 
 build = training.build_model
-training.build_model = lambda cfg: build(cfg).to(getattr(torch, os.environ["DTYPE"]))
+training.build_model = lambda *args, **options: build(*args, **options).to(
+    getattr(torch, os.environ["DTYPE"])
+)
 whole_step = trainer.Trainer.run_step
 def step(self):
     whole_step(self)
@@ -168,9 +170,9 @@ def losses(self, *args, **kwargs):
     steps += 1
     bad = steps == 3 and os.environ["RANK"] == "1"
     return {{k: x * float("nan") if bad else x for k, x in whole(self, *args, **kwargs).items()}}
-def slowly(*args):
+def slowly(*args, **kwargs):
     time.sleep(3)
-    return save(*args)
+    return save(*args, **kwargs)
 NanoDetPlusHead.losses, trainer.save_report = losses, slowly
 sys.argv[0] = {script!r}
 sys.path.insert(0, os.path.dirname(sys.argv[0]))

@@ -8,7 +8,7 @@ import pytest
 
 from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export.job import Job
-from nanodet_d2.export.network import LoadedModel
+from nanodet_d2.export.loading import LoadedModel
 from tests.small_models import SMALL, require_format
 
 

@@ -16,7 +16,7 @@ from nanodet_d2 import cli
 from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export import products
 from nanodet_d2.export.formats import find_format, formats
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.verify import Mismatch
 from nanodet_d2.export.writer import export, summary
 from nanodet_d2.runtime import Detector
@@ -170,14 +170,14 @@ def test_end2end_resizes_as_the_evaluation_does(make_job):
 )
 def test_a_wrong_file_is_found_named_and_set_aside(make_job, monkeypatch, format, name):
     def damaged(model, kind):
-        net = network(model, kind)
+        net = export_network(model, kind)
         conv = [m for m in net.head.predictors[1].modules() if isinstance(m, torch.nn.Conv2d)][0]
         with torch.no_grad():
             conv.bias[1] += 0.1
         return net
 
-    network = products.network
-    monkeypatch.setattr(products, "network", damaged)
+    export_network = products.export_network
+    monkeypatch.setattr(products, "export_network", damaged)
     loaded, job = make_job(formats=[format])
     with pytest.raises(Mismatch, match=f"output '{name}' of image 0 differs.*renamed"):
         export(loaded, job)

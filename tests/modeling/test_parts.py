@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nanodet_d2.checkpoint import load_weights
-from nanodet_d2.export.network import network
+from nanodet_d2.export.network import export_network
 from nanodet_d2.layers import fuse_conv_norm
 from nanodet_d2.modeling import (
     GhostPAN,
@@ -326,19 +326,19 @@ def test_exports_take_ones_own_parts():
     data = torch.rand(1, 3, 64, 128)
     with torch.no_grad():
         expected = model.head(model.neck(model.backbone(data)))
-        raw = network(model, "raw")(data)
+        raw = export_network(model, "raw")(data)
         torch.testing.assert_close(raw[..., :C], expected[..., :C].sigmoid())
         torch.testing.assert_close(raw[..., C:], expected[..., C:], rtol=1e-4, atol=1e-4)
-        boxes, scores = network(model, "decoded")(data)
+        boxes, scores = export_network(model, "decoded")(data)
         assert boxes.shape == (1, expected.shape[1], 4) and boxes.min() >= 0
         torch.testing.assert_close(scores, raw[..., :C])
-        split = network(model, "split")(data)
+        split = export_network(model, "split")(data)
     sizes = [(8, 16), (4, 8), (2, 4)]
     assert [x.shape for x in split[:3]] == [(1, C, *size) for size in sizes]
     assert [x.shape for x in split[3:]] == [(1, *size, K - C) for size in sizes]
     scores = torch.cat([x.flatten(2).transpose(1, 2) for x in split[:3]], dim=1)
     torch.testing.assert_close(scores, raw[..., :C])
-    fused = network(model, "raw")
+    fused = export_network(model, "raw")
     assert not any(isinstance(x, nn.BatchNorm2d) for x in fused.modules())
     assert fused.size_divisibility == 64
 

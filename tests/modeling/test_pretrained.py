@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.modeling import GhostNet, ShuffleNetV2, TimmBackbone, TorchvisionBackbone
 from nanodet_d2.modeling.backbone import without_pretrained_weights
 

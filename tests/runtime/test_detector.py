@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nanodet_d2.data.shapes import CLASS_NAMES, draw_picture
-from nanodet_d2.export.network import load_model
-from nanodet_d2.export.reference import Reference
+from nanodet_d2.export.expected import Expected
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.verify import FP32, verify
 from nanodet_d2.runtime import Detections, Detector
 from nanodet_d2.runtime.backends import backend_of, backends, open_backend
@@ -33,7 +33,7 @@ def picture() -> np.ndarray:
 @pytest.mark.parametrize("format", sorted(backends()))
 def test_detections_are_those_of_the_model(small_models, picture, format):
     loaded, path = small_models.loaded(), small_models.file(format)
-    expected = Reference(loaded.model, loaded.metadata, [picture])
+    expected = Expected(loaded.model, loaded.metadata, [picture])
     assert len(expected.detections[0]) > 0
     verify(path, expected, FP32)
     assert Detector(path).backend == backends()[format].name
@@ -193,7 +193,7 @@ def test_the_official_ncnn_model(shared, tmp_path):
     facts = backend_of("m.param").metadata_path(tmp_path / "m.param")
     facts.write_text(loaded.metadata.to_json())
     image = next((shared / "coco_tiny" / "val2017").glob("*.jpg"))
-    reference = Reference(loaded.model, loaded.metadata, [load_image(image)])
+    reference = Expected(loaded.model, loaded.metadata, [load_image(image)])
     detector = Detector(weights / "nanodet-plus-m_416.param", metadata=facts, num_threads=1)
     raw = detector.raw(image)["output"][0]
     assert np.abs(raw - reference.raw[0]).max() < 1e-3

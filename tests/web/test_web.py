@@ -17,7 +17,7 @@ import pytest
 
 from nanodet_d2.data.images import read_image
 from nanodet_d2.export.job import Job
-from nanodet_d2.export.network import load_model
+from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.writer import export
 from nanodet_d2.predictor import Detector
 from nanodet_d2.runtime.decode_numpy import detect, make_priors

@@ -46,13 +46,15 @@ dataloader = dict(
         ),
         total_batch_size=96,
         num_workers=None,  # per rank: as many as the cores allow, at most 8
-        seed="${train.seed}",
+        # With a default, as all that is read here of ``train``: another trainer's has no seed.
+        seed="${oc.select:train.seed,-1}",
         mixers=[],  # of Mosaic, MixUp and CopyPaste
         close_after=None,  # the iteration from which on they are left out
         cache=None,  # an ImageCache of decoded images, in memory or on disk
         sizes=[],  # (height, width) to draw from for each batch; data.input_size if empty
         max_broken_share=0.05,  # of the images, which are replaced by others; beyond, it stops
-        broken_file="${train.output_dir}/broken_images.txt",  # where they are listed
+        # where they are listed
+        broken_file="${oc.select:train.output_dir,./output}/broken_images.txt",
     ),
     test=L(build_test_loader)(
         dataset=L(get_detection_dataset_dicts)(
@@ -67,6 +69,6 @@ dataloader = dict(
     ),
     evaluator=L(DetectionEvaluator)(
         dataset_name="${..test.dataset.names}",
-        output_dir="${train.output_dir}/inference",
+        output_dir="${oc.select:train.output_dir,./output}/inference",
     ),
 )

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> Outcome:
 def _of_file(args: argparse.Namespace) -> dict[str, Any]:
     from detectron2.evaluation import print_csv_format
 
-    from nanodet_d2.export.evaluate import evaluate
+    from nanodet_d2.export.score import score
 
     if args.data is None:
         raise ValueError(f"{args.source} has no data set: give --data and --images")
@@ -64,7 +64,7 @@ def _of_file(args: argparse.Namespace) -> dict[str, Any]:
         device=args.device,
     )
     detector = open_detector(args.source, args.weights, args.overrides, options)
-    results = evaluate(detector, args.data, args.images, output_dir=args.output)
+    results = score(detector, args.data, args.images, output_dir=args.output)
     print_csv_format(results)
     if args.output is not None:
         (args.output / "evaluation.json").write_text(json.dumps(results, indent=1))

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from nanodet_d2.export.formats import table
     from nanodet_d2.export.job import Job, check_job
-    from nanodet_d2.export.network import load_model
+    from nanodet_d2.export.loading import load_model
     from nanodet_d2.export.writer import export, summary
 
     if not args.format:

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if is_exported(args.source):
         facts = _of_file(args.source, args.overrides)
     else:
-        from nanodet_d2.export.network import describe_source
+        from nanodet_d2.export.loading import describe_source
 
         facts = describe_source(args.source, overrides=args.overrides)
     return Outcome("\n".join(f"{key:24} {_text(value)}" for key, value in facts.items()), facts)

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from torch import nn
 
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.metadata import ExportMetadata
-
-if TYPE_CHECKING:
-    from ..products import Products
 
 OUTPUTS = {
     "raw": ("output",),
     "decoded": ("boxes", "scores"),
     "end2end": ("boxes", "scores", "classes"),
 }
+
+
+class Material(Protocol):
+    """What files are written from, made when it is asked for; ``Products`` is it."""
+
+    def network(self, kind: str) -> nn.Module:
+        """The network "raw", "split" or "decoded"."""
+
+    def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
+        """The ``onnx.ModelProto`` of a file's kind."""
+
+    def samples(self, metadata: ExportMetadata) -> list[np.ndarray]:
+        """The calibration pictures as inputs of a file."""
 
 
 class Format:
@@ -40,7 +53,7 @@ class Format:
         return OUTPUTS[kind]
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         """Write a model's file, with its metadata inside where the format can hold it."""
         raise NotImplementedError

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,10 +15,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.ncnn import Ncnn
 from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .base import Format
-
-if TYPE_CHECKING:
-    from ..products import Products
+from .base import Format, Material
 
 
 class NcnnFormat(Format):
@@ -31,7 +27,7 @@ class NcnnFormat(Format):
         return blob_names(strides)
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         export_ncnn(products.network("split"), path, metadata, fp16=fp16)
 
@@ -40,7 +36,7 @@ def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp1
     """Write a split network with the official model's blob names.
 
     Args:
-        network: "split" of ``network()``, in evaluation mode.
+        network: "split" of ``export_network()``, in evaluation mode.
         path: of the param file; the weights go to a bin file beside it.
         fp16: store weights in half precision.
 

@@ -6,9 +6,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +16,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.onnx import OnnxRuntime
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-from .base import Format
-
-if TYPE_CHECKING:
-    from ..products import Products
+from .base import Format, Material
 
 OPSET = 18  # the lowest that torch's exporter writes by itself
 DATA = "data"  # the network's input
@@ -33,7 +30,7 @@ class Onnx(Format):
     options = ("kind decoded", "kind end2end", "dynamic", "int8")
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         save_onnx(products.onnx(metadata, int8=int8), path, metadata)
 
@@ -42,7 +39,7 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
     """The simplified ``onnx.ModelProto`` of a network for normalised images.
 
     Args:
-        network: "raw" or "decoded" of ``network()``, in evaluation mode.
+        network: "raw" or "decoded" of ``export_network()``, in evaluation mode.
         metadata: ``input.dynamic`` makes batch, height and width free.
         outputs: names.
     """
@@ -66,6 +63,7 @@ def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Seque
             dynamic_shapes=shapes,
             verbose=False,
         )
+        assert program is not None  # None is for dynamo=False
         return onnxslim.slim(program.model_proto)
 
 
@@ -86,7 +84,7 @@ def save_onnx(model: Any, path: Path, metadata: ExportMetadata) -> None:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without the exporter's progress and its advice to those who maintain it."""
     root = logging.getLogger()
     level = root.level

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanodet_d2.runtime.backends.openvino import OpenVino
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
 from ..quantize import quantize_openvino
-from .base import Format
+from .base import Format, Material
 from .onnx import Onnx
-
-if TYPE_CHECKING:
-    from ..products import Products
 
 
 class OpenVinoFormat(Format):
@@ -24,7 +21,7 @@ class OpenVinoFormat(Format):
     options = ("kind decoded", "kind end2end", "dynamic", "fp16", "int8")
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         model = onnx_to_openvino(products.onnx(metadata, int8=False))
         if int8:

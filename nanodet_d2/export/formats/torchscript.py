@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,10 +11,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.torchscript import TorchScript
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-from .base import Format
-
-if TYPE_CHECKING:
-    from ..products import Products
+from .base import Format, Material
 
 
 class TorchScriptFormat(Format):
@@ -23,7 +19,7 @@ class TorchScriptFormat(Format):
     options = ("kind decoded", "dynamic")
 
     def write(
-        self, products: Products, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
+        self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         export_torchscript(products.network(metadata.kind), path, metadata)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import timm
@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import make_divisible
 from torch import Tensor, nn
 
-from nanodet_d2.layers import GhostBottleneck, conv_norm_act
+from nanodet_d2.layers import GhostBottleneck, Style, conv_norm_act
 from nanodet_d2.modeling.registering import register
 
 from .levels import IMAGENET
@@ -94,7 +94,7 @@ class GhostNet(Backbone):
         def width(channels: int) -> int:
             return make_divisible(channels * width_mult, CHANNEL_DIVISOR)
 
-        style = dict(norm=norm, activation=activation)
+        style = Style(norm=norm, activation=activation)
         channels = width(STEM_CHANNELS)
         self.stem = conv_norm_act(3, channels, 3, stride=2, **style)
         self.stages = nn.ModuleList()
@@ -153,7 +153,9 @@ def _download() -> dict[str, Tensor]:
     return timm.create_model(TIMM_NAME, pretrained=True).state_dict()
 
 
-def _bottleneck(block: _Block, in_channels: int, width, style: dict) -> GhostBottleneck:
+def _bottleneck(
+    block: _Block, in_channels: int, width: Callable[[int], int], style: Style
+) -> GhostBottleneck:
     hidden = width(block.expansion)
     return GhostBottleneck(
         in_channels,

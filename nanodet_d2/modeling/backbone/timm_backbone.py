@@ -31,7 +31,7 @@ from .weights import foreign_weights, wants_pretrained_weights
 logger = logging.getLogger(__name__)
 
 # Arguments by which networks that are built for one input size take others.
-_LIFTS = ({"dynamic_img_size": True}, {"strict_img_size": False})
+_LIFTS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
 
 class _Levels(NamedTuple):
@@ -140,7 +140,9 @@ def _without_device(norm_layer: type[nn.Module]) -> type[nn.Module]:
     if "device" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return norm_layer
 
-    class Norm(norm_layer):
+    base: Any = norm_layer  # mypy takes no base class from a variable
+
+    class Norm(base):
         def __init__(self, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any):
             super().__init__(*args, **kwargs)
 
@@ -172,10 +174,11 @@ def _with_any_size(model_name: str, arguments: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_fixed(model_name: str) -> bool:
-    return bool(timm.get_pretrained_cfg(model_name, allow_unregistered=False).fixed_input_size)
+    cfg = timm.get_pretrained_cfg(model_name, allow_unregistered=False)
+    return cfg is not None and bool(cfg.fixed_input_size)
 
 
-def _own_size(network: nn.Module, arguments: dict[str, Any]) -> tuple[int, int]:
+def _own_size(network: Any, arguments: dict[str, Any]) -> tuple[int, int]:
     """(height, width) of the input that the network was made for."""
     size = arguments["img_size"] or network.pretrained_cfg["input_size"][1:]
     return (size, size) if isinstance(size, int) else tuple(size)
@@ -185,7 +188,8 @@ def _offered_levels(model_name: str, arguments: dict[str, Any]) -> _Levels:
     """Channels and strides of all levels; the network is built without memory for its weights."""
     try:
         with torch.device("meta"):
-            info = timm.create_model(model_name, features_only=True, **arguments).feature_info
+            network: Any = timm.create_model(model_name, features_only=True, **arguments)
+            info = network.feature_info
     except Exception as error:  # each architecture fails in its own way
         raise ValueError(
             f"timm's {model_name} cannot be built as a backbone: {type(error).__name__}: {error}"
@@ -220,8 +224,9 @@ def _create(
     *,
     pretrained: bool,
     overlay: dict[str, Any],
-) -> nn.Module:
-    build = dict(
+) -> Any:
+    """The network; that it has ``feature_info`` and ``pretrained_cfg`` timm's types do not tell."""
+    build: dict[str, Any] = dict(
         features_only=True,
         out_indices=tuple(indices),
         pretrained_cfg_overlay=overlay,
@@ -239,7 +244,7 @@ def _create(
     return network
 
 
-def _freeze(network: nn.Module, levels: int, model_name: str) -> None:
+def _freeze(network: Any, levels: int, model_name: str) -> None:
     """Freeze the modules up to the given number of levels, in the order they run."""
     names = [name for name, _ in network.named_children()]
     last = network.feature_info.info[levels - 1]["module"].replace(".", "_")

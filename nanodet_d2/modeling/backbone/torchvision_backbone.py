@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torchvision
@@ -155,7 +155,7 @@ def _find_taps(network: nn.Module, what: str) -> tuple[dict[str, _Tap], tuple[in
     ) from reason
 
 
-def _note(name: str, size: int, taps: dict[str, _Tap]):
+def _note(name: str, size: int, taps: dict[str, _Tap]) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
             tap = _as_tap(output, size)

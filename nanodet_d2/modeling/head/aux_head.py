@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 
-from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act, conv_stack
+from nanodet_d2.layers import DepthwiseSeparableConv, Style, conv_norm_act, conv_stack
 
 from .raw import PRIOR_BIAS, flatten_levels, init_normal
 
@@ -49,10 +49,10 @@ class SimpleConvHead(nn.Module):
         predictor_size = 1 if use_depthwise else kernel_size
 
         def tower() -> nn.Sequential:
-            style = dict(norm=norm, activation=activation)
-            return conv_stack(build, in_channels, channels, stacked_convs, kernel_size, **style)
+            style = Style(norm=norm, activation=activation)
+            return conv_stack(build, in_channels, channels, stacked_convs, kernel_size, style)
 
-        def predictor(outputs: int) -> nn.Module:
+        def predictor(outputs: int) -> Conv2d:
             return conv_norm_act(channels, outputs, predictor_size, norm="", activation=None)
 
         self.class_tower = tower()

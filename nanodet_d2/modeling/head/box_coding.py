@@ -16,7 +16,7 @@ DISTANCE_MARGIN = 0.1
 
 
 def grid_priors(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+    sizes: Sequence[Sequence[int]], strides: Sequence[int], device: torch.device
 ) -> Tensor:
     """Priors of all levels, finest first, each row by row.
 

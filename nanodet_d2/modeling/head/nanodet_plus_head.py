@@ -12,7 +12,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from nanodet_d2.layers import DepthwiseSeparableConv, conv_norm_act, conv_stack
+from nanodet_d2.layers import DepthwiseSeparableConv, Style, conv_norm_act, conv_stack
 
 from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
 from .box_coding import encode_distances, grid_priors
@@ -45,6 +45,8 @@ class NanoDetPlusHead(nn.Module):
     Raises:
         ValueError: for a number of classes or a ``reg_max`` below 1.
     """
+
+    bins: Tensor
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class NanoDetPlusHead(nn.Module):
         # In the state, because the reference's weights hold it as well.
         self.register_buffer("bins", torch.arange(reg_max + 1.0))
         build = DepthwiseSeparableConv if use_depthwise else conv_norm_act
-        style = dict(norm=norm, activation=activation)
+        style = Style(norm=norm, activation=activation)
         self.towers = nn.ModuleList()
         self.predictors = nn.ModuleList()
         for name in self.in_features:
@@ -91,7 +93,7 @@ class NanoDetPlusHead(nn.Module):
             channels = feat_channels or in_channels
             outputs = num_classes + 4 * (reg_max + 1)
             self.towers.append(
-                conv_stack(build, in_channels, channels, stacked_convs, kernel_size, **style)
+                conv_stack(build, in_channels, channels, stacked_convs, kernel_size, style)
             )
             self.predictors.append(conv_norm_act(channels, outputs, norm="", activation=None))
         init_normal(self, bias=PRIOR_BIAS)  # also on the box logits: a constant over the bins

@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanodet_d2.layers import DepthwiseSeparableConv, GhostBottleneck, conv_norm_act
+from nanodet_d2.layers import DepthwiseSeparableConv, GhostBottleneck, Style, conv_norm_act
 
 
 class GhostBlocks(nn.Module):
@@ -26,7 +26,7 @@ class GhostBlocks(nn.Module):
         kernel_size: int,
         residual: bool,
         norm: str,
-        activation: str,
+        activation: str | None,
     ):
         super().__init__()
         self.blocks = nn.Sequential(
@@ -96,7 +96,7 @@ class GhostPAN(nn.Module):
         self._output_shape = _pyramid_shape(
             [shape.stride for shape in shapes], out_channels, num_extra_levels
         )
-        style = dict(norm=norm, activation=activation)
+        style = Style(norm=norm, activation=activation)
 
         def resample(ratio: int) -> nn.Module:
             if use_depthwise:

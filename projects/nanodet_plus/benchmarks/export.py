@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from nanodet_d2.export.metadata import SUFFIXES, metadata_path
 
-from nanodet_d2.export.network import RawNetwork, load_model
+from nanodet_d2.export.loading import load_model
+from nanodet_d2.export.network import RawNetwork
 from nanodet_d2.predictor import Detector, load_image
 
 PAUSE = 0.05  # seconds

@@ -18,7 +18,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata
 from nanodet_d2.runtime.preprocess import stretch
 
 
-class Reference:
+class Expected:
     """What PyTorch computes for some images: the model as it is trained, before it is fused.
 
     Args:
@@ -52,7 +52,7 @@ class Reference:
         self.detections.append(model([sample])[0]["instances"])
         self.lowest.append(self._lowest(scores[0].numpy(), self.boxes[-1]))
 
-    def detections_in(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> Instances:
+    def detections_in(self, outputs: Mapping[str, np.ndarray], size: Sequence[int]) -> Instances:
         """What PyTorch finds in a file's raw or decoded outputs for an image of (height, width)."""
         model, x = self.model, self.metadata.input
         if "boxes" in outputs:

@@ -13,7 +13,7 @@ from nanodet_d2.config import get_config
 from nanodet_d2.runtime import Detector
 
 
-def evaluate(
+def score(
     detector: Detector,
     json_file: str | Path,
     images: str | Path,
