@@ -17,6 +17,10 @@ train = dict(
     # torch.compile of the model's parts; settings are its arguments. Worth its minutes on GPUs.
     compile=dict(enabled=False, settings=dict()),
     max_iter=369_600,  # 300 epochs of 1232 iterations, COCO at batch 96
+    # In place of max_iter, one of: wall clock of the whole training, evaluations included, to which
+    # steps and schedule are fitted; passes over the training images.
+    minutes=None,
+    epochs=None,
     eval_period=12_320,  # 10 epochs
     log_period=50,
     validation_loss=False,  # the training's losses on the test set, with each evaluation

@@ -60,7 +60,7 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     """
 
     def before_train(self) -> None:
-        super().before_train()
+        self.max_iter = None  # the trainer's may change, and its last step is seen to below
         if self.trainer.start_iter > 0:
             self.recent_checkpoints = [str(x) for x in self.checkpointer.numbered_files()]
         final = Path(self.checkpointer.save_dir) / f"{FINAL}.pth"

@@ -15,6 +15,7 @@ from nanodet_d2.config import refuse_unknown_train_keys
 from nanodet_d2.resolve import resolve
 
 from .batch_size import choose_batch_size
+from .length import counts_iterations
 from .nonfinite import replay
 from .solver import fit_periods, scale_to_batch_size
 from .training import evaluate_checkpoint, train
@@ -33,9 +34,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     refuse_unknown_train_keys(cfg)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
     if not args.eval_only:
-        fit_periods(cfg)
+        known_length = counts_iterations(cfg)
+        if known_length:
+            fit_periods(cfg)
         choose_batch_size(cfg)
-        scale_to_batch_size(cfg)
+        scale_to_batch_size(cfg, known_length=known_length)
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate_checkpoint(cfg)

@@ -15,6 +15,7 @@ from torch import nn
 
 from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
 
+from .budget import TimeBudget
 from .ranks import on_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class ResumePoint(NamedTuple):
     seed: int | None  # of the training; None if the checkpoint does not tell
     has_ema: bool
     has_start: bool  # of averages that are mixed with it
+    budget: dict[str, float] | None = None  # of a training by time
 
 
 def find_resume_point(output_dir: str) -> ResumePoint | None:
@@ -77,6 +79,7 @@ def _find(output_dir: str) -> ResumePoint | None:
         trainer.get("seed"),
         has_ema="ema" in content,
         has_start="ema_start" in content,
+        budget=trainer.get("hooks", {}).get(TimeBudget.__qualname__),
     )
     rewind_log(output_dir, point.steps)
     return point

@@ -71,25 +71,35 @@ def fit_periods(cfg: DictConfig) -> None:
 
     Else a training that is shorter than COCO's would evaluate and save nothing before its end.
     """
-    shipped = get_config("common/train.py").train
     longest = max(1, cfg.train.max_iter // 10)
     changes = []
-    for key in ("eval_period", "checkpointer.period"):
-        value = OmegaConf.select(cfg.train, key)
-        if value == OmegaConf.select(shipped, key) and value > longest:
-            OmegaConf.update(cfg.train, key, longest)
-            changes.append(f"train.{key} {value} -> {longest}")
+    for key in _shipped_periods(cfg):
+        value = OmegaConf.select(cfg, key)
+        if value > longest:
+            OmegaConf.update(cfg, key, longest)
+            changes.append(f"{key} {value} -> {longest}")
     if changes:
         logger.info("A training of %d steps: %s", cfg.train.max_iter, ", ".join(changes))
 
 
-def scale_to_batch_size(cfg: DictConfig) -> None:
+def _shipped_periods(cfg: DictConfig) -> list[str]:
+    """Keys of the periods that are as they were shipped, and so not chosen."""
+    shipped = get_config("common/train.py")
+    keys = ("train.eval_period", "train.checkpointer.period")
+    return [x for x in keys if OmegaConf.select(cfg, x) == OmegaConf.select(shipped, x)]
+
+
+def scale_to_batch_size(cfg: DictConfig, *, known_length: bool = True) -> None:
     """Fit a config's schedule to its batch, in place, if ``train.reference_batch_size`` is set.
 
     The learning rate grows with the batch, the iterations shrink (Goyal et al. 2017, section 2.1),
     so that as many images are seen; the averaged weights forget as much per image as before
     (Busbridge et al. 2023, "How to Scale Your EMA", section 2). One log line says what became of
     what.
+
+    Args:
+        known_length: else the training's iterations are only going to be known, and the periods
+            fitted to them, when it starts.
     """
     reference, batch = cfg.train.reference_batch_size, cfg.dataloader.train.total_batch_size
     if not reference:
@@ -99,7 +109,10 @@ def scale_to_batch_size(cfg: DictConfig) -> None:
     factor = batch / reference
     changes = [f"optimizer.lr {cfg.optimizer.lr:g} -> {cfg.optimizer.lr * factor:g}"]
     cfg.optimizer.lr *= factor
+    later = [] if known_length else ["train.max_iter", *_shipped_periods(cfg)]
     for key in _ITERATIONS:
+        if key in later:
+            continue
         before = OmegaConf.select(cfg, key)
         if before and before > 0:
             after = max(1, round(before / factor))

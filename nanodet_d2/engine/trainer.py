@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
 from nanodet_d2.layers import KeptBuffers
 
+from .loop import Loop
 from .nonfinite import StepLosses, save_report
 from .solver import GradientGuard, load_optimizer
 from .writers import WINDOW, present_losses
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_SKIPPED = 20  # steps in a row whose gradients are not finite; a scaled loss halves in each
 
 
-class Trainer(TrainerBase):
+class Trainer(Loop):
     """Like detectron2's ``SimpleTrainer``, but reads its losses once per logging period.
 
     detectron2's own reads each of them in every step, and gathers them over the ranks. What is

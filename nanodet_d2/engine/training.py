@@ -12,6 +12,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -20,6 +21,7 @@ from nanodet_d2.data.validation import warn_of_shared_images
 from nanodet_d2.layers import norms_are_folded
 from nanodet_d2.modeling import NanoDetPlus
 
+from .budget import Paced, TimeBudget
 from .building import build_model, build_optimizer_of, describe, distribute, uses_gpu
 from .ema import EMAHook, ModelEMA, StartOfEMA
 from .ending import EarlyStop, InterruptCheckpointer, LastGood
@@ -32,6 +34,7 @@ from .hooks import (
     LoaderHint,
     PeriodicCheckpointer,
 )
+from .length import counts_iterations, settle_length, steps_per_epoch
 from .resume import ResumePoint, find_resume_point, resolve_seed
 from .solver import fit_periods
 from .sync_norm import synchronise_norms
@@ -73,8 +76,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         RuntimeError: if a checkpoint cannot be written.
     """
     _check_numbers(cfg)
-    fit_periods(cfg)
+    by_time = not counts_iterations(cfg) and cfg.train.get("minutes") is not None
+    budget = TimeBudget(60 * cfg.train.minutes) if by_time else None
     resumed = find_resume_point(cfg.train.output_dir) if resume else None
+    if budget and resumed and resumed.budget:
+        budget.load_state_dict(resumed.budget)
     resolve_seed(cfg, resumed)
     if cfg.train.deterministic:
         _be_deterministic()
@@ -91,6 +97,10 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
 
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
+    first = resumed.steps if resumed else 0
+    amp = _mixed_precision(cfg)
+    settle_length(cfg, budget, model, loader, evaluate, start_iter=first, amp=amp)
+    fit_periods(cfg)
     trainer = _build_trainer(cfg, distribute(cfg, model), loader, optimizer)
     ema = ModelEMA(model, **cfg.train.ema.settings) if cfg.train.ema.enabled else None
     checkpointables: dict[str, Any] = {"trainer": trainer}
@@ -108,12 +118,14 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         results.update(evaluate(model, ema, raw_too=cfg.train.evaluate_raw))
         return results
 
-    trainer.register_hooks(_build_hooks(cfg, checkpointer, ema, test))
+    trainer.register_hooks(_build_hooks(cfg, trainer, checkpointer, ema, test, budget))
     start_iter = _go_on(cfg, ema, checkpointer, resumed) if resumed else 0
     if start_iter >= cfg.train.max_iter:
         logger.warning("No step left to do: %d of %d are done", start_iter, cfg.train.max_iter)
     with contextlib.suppress(EarlyStop):
         trainer.train(start_iter, cfg.train.max_iter)
+    if budget:
+        budget.log_end(trainer.iter)
     return results
 
 
@@ -162,16 +174,24 @@ def _mixed_precision(cfg: DictConfig) -> torch.dtype | None:
 
 
 def _build_hooks(
-    cfg: DictConfig, checkpointer: SafeCheckpointer, ema: ModelEMA | None, test: Any
+    cfg: DictConfig,
+    trainer: Trainer,
+    checkpointer: SafeCheckpointer,
+    ema: ModelEMA | None,
+    test: Any,
+    budget: TimeBudget | None,
 ) -> list[HookBase | None]:
-    """The order matters: the average first, so that all others see it up to date.
+    """The order matters: the clock first, then the average, so that all others see it up to date.
 
     Checkpoints come after whatever else belongs to their step, because a resumed training does
     not do that again.
     """
     main = comm.is_main_process()
     period = cfg.train.eval_period
-    writers = build_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    writers: list[EventWriter] = []
+    if main:
+        steps = steps_per_epoch(trainer.data_loader, trainer.batch_size)
+        writers = build_writers(cfg.train.output_dir, trainer, steps_per_epoch=steps, budget=budget)
     best = _best_checkpointers(cfg, checkpointer) if main else []
     validation = early_stop = None
     if cfg.train.validation_loss:
@@ -183,11 +203,15 @@ def _build_hooks(
             period, patience, best=best[0] if best else None, checkpointer=checkpointer
         )
     last_good = LastGood(checkpointer)
+    schedule = instantiate(cfg.lr_multiplier)
+    if budget:
+        schedule = Paced(schedule, budget, cfg.train.max_iter)
     return [
+        budget,
         hooks.IterationTimer(),
         AuxiliaryBranchLeaves(cfg, checkpointer.model),
         EMAHook(ema) if ema else None,
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        hooks.LRScheduler(scheduler=schedule),
         last_good,
         InterruptCheckpointer(checkpointer, last_good),
         validation,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 
 import torch
-from detectron2.engine import default_writers
+from detectron2.engine import TrainerBase, default_writers
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventStorage,
@@ -13,32 +14,58 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
+from .budget import TimeBudget
+
 WINDOW = 20  # steps that detectron2's writers smooth over
 
 
-def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
-    """detectron2's writers with another console line."""
-    others = [x for x in default_writers(output_dir, max_iter) if not _is_printer(x)]
-    return [MetricPrinter(max_iter), *others]
+def build_writers(
+    output_dir: str,
+    trainer: TrainerBase,
+    *,
+    steps_per_epoch: float | None = None,
+    budget: TimeBudget | None = None,
+) -> list[EventWriter]:
+    """detectron2's writers with another console line.
+
+    Args:
+        output_dir: of the files.
+        trainer: tells how far the training has come.
+        steps_per_epoch: None if it is not known.
+        budget: of a training by time.
+    """
+    others = [x for x in default_writers(output_dir) if not _is_printer(x)]
+    return [MetricPrinter(trainer, steps_per_epoch, budget), *others]
 
 
 class MetricPrinter(CommonMetricPrinter):
-    """detectron2's line, with the loader's share of the time, and present losses only.
+    """detectron2's line, with epochs, the loader's share of the time, and present losses only.
 
     detectron2 goes on printing the last value of whatever was logged once.
     """
 
-    def __init__(self, max_iter: int):
-        super().__init__(max_iter, WINDOW)
+    def __init__(
+        self, trainer: TrainerBase, steps_per_epoch: float | None, budget: TimeBudget | None
+    ):
+        super().__init__(None, WINDOW)
+        self.trainer = trainer
+        self.steps_per_epoch = steps_per_epoch
+        self.budget = budget
         self.logger = logging.getLogger(__name__)
 
     def write(self) -> None:
         storage = get_event_storage()
+        self._max_iter = self.trainer.max_iter  # a training by time moves it
         if storage.iter == self._max_iter:  # called once more after the last step
             return
         eta = self._get_eta(storage)
         parts = [f"eta: {eta}"] if eta else []
-        parts += [f"iter: {storage.iter}", *self._losses(storage)]
+        parts.append(f"iter: {storage.iter}")
+        steps = self.steps_per_epoch
+        if steps:
+            done = (storage.iter + 1) / steps
+            parts.append(f"epoch: {done:.1f}/{self.trainer.max_iter / steps:.1f}")
+        parts += self._losses(storage)
         share = loader_share(storage, WINDOW)
         if share is not None:
             step = storage.history("time").avg(WINDOW)
@@ -47,6 +74,12 @@ class MetricPrinter(CommonMetricPrinter):
         if torch.cuda.is_available():
             parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
         self.logger.info("  ".join(parts))
+
+    def _get_eta(self, storage: EventStorage) -> str | None:
+        if self.budget is None:
+            return super()._get_eta(storage)
+        storage.put_scalar("eta_seconds", self.budget.left, smoothing_hint=False)
+        return str(datetime.timedelta(seconds=max(int(self.budget.left), 0)))
 
     def _losses(self, storage: EventStorage) -> list[str]:
         smooth = present_losses(storage)
