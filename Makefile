@@ -33,8 +33,8 @@ check-python:
 	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py $(TOOLS)
 
 .PHONY: demo
-demo: $(READY) ## train, evaluate and draw on generated images (6 to 20 minutes on 2 cores)
-	@echo "== demo: make a data set, train on it, evaluate, draw (6 to 20 minutes on 2 cores)"
+demo: $(READY) ## draw a data set, train, evaluate, export, predict (4 minutes)
+	@echo "== demo: draw a data set, train, evaluate, export, predict (4 minutes)"
 	@$(PY) projects/nanodet_plus/demo.py $(ARGS)
 
 .PHONY: demo-coco

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import instantiate
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -15,6 +14,7 @@ from nanodet_d2.config import refuse_unknown_train_keys
 from nanodet_d2.resolve import resolve
 
 from .batch_size import choose_batch_size
+from .building import build_model
 from .length import counts_iterations
 from .nonfinite import replay
 from .solver import fit_periods, scale_to_batch_size
@@ -48,5 +48,5 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 def replay_report(config_file: str, overrides: Sequence[str], report: str) -> dict[str, float]:
     """The losses of a step whose loss was not finite, made again from its report."""
     cfg = resolve(config_file, overrides).cfg
-    model = instantiate(cfg.model).to(cfg.train.device).train()
+    model = build_model(cfg, checkpoint_follows=True).train()
     return {name: float(loss) for name, loss in replay(model, report).items()}
