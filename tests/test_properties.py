@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from nanodet_d2.data import RandomWarp  # noqa: E402
-from nanodet_d2.data.coco import categories_by_id, read_coco_json, to_records  # noqa: E402
 from nanodet_d2.data.color import adjust_color  # noqa: E402
-from nanodet_d2.data.voc import read_voc  # noqa: E402
+from nanodet_d2.data.readers.coco import read_coco_json  # noqa: E402
+from nanodet_d2.data.readers.voc import read_voc  # noqa: E402
+from nanodet_d2.data.readers.yolo import read_yolo  # noqa: E402
+from nanodet_d2.data.records import categories_by_id, to_records  # noqa: E402
 from nanodet_d2.data.warp import WarpTransform, warp_matrix  # noqa: E402
-from nanodet_d2.data.yolo import read_yolo  # noqa: E402
 from nanodet_d2.modeling.head import DynamicSoftLabelAssigner  # noqa: E402
 from nanodet_d2.modeling.head.box_coding import (  # noqa: E402
     DISTANCE_MARGIN,

@@ -26,11 +26,12 @@ from detectron2.utils.colormap import colormap
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .coco import categories_by_id, read_coco_json, to_records
-from .coco_schema import is_evaluable
+from .readers.coco import read_coco_json
+from .readers.coco_schema import is_evaluable
+from .readers.voc import read_voc
+from .readers.yolo import read_yolo
+from .records import categories_by_id, to_records
 from .registered import import_user_code, registered_classes, registered_content
-from .voc import read_voc
-from .yolo import read_yolo
 
 _LOADERS = {"train": "train", "val": "test"}  # a split's section of ``dataloader``
 _SHIPPED = {"train": "coco_2017_train", "val": "coco_2017_val"}  # of the shipped config

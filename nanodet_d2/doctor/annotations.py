@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nanodet_d2.data.coco import add_annotations
 from nanodet_d2.data.files import Problems
 from nanodet_d2.data.paths import files_outside, image_path, missing_files
+from nanodet_d2.data.records import add_annotations
 
 STRIDES = (8, 16, 32, 64)  # of the network's levels
 ASPECTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # limits of the histogram of width / height

@@ -12,7 +12,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator
 
 from nanodet_d2.compat import has_compiled_op
-from nanodet_d2.data.coco_schema import is_crowd
+from nanodet_d2.data.readers.coco_schema import is_crowd
 
 from .report import write_evaluation_report
 

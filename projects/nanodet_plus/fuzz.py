@@ -31,10 +31,11 @@ from PIL import Image
 import nanodet_d2  # noqa: F401  first, because it lets an old detectron2 import beside a new Pillow
 from nanodet_d2.checkpoint import read_weights
 from nanodet_d2.checkpoint.faults import DamagedError
-from nanodet_d2.data.coco import categories_by_id, read_coco_json, to_records
 from nanodet_d2.data.images import ImageError, read_image
-from nanodet_d2.data.voc import read_voc
-from nanodet_d2.data.yolo import read_yolo
+from nanodet_d2.data.readers.coco import read_coco_json
+from nanodet_d2.data.readers.voc import read_voc
+from nanodet_d2.data.readers.yolo import read_yolo
+from nanodet_d2.data.records import categories_by_id, to_records
 
 SECONDS = 1.0  # of processor time per reading
 NAMES = ("cat", "traffic light", "Hündin")

@@ -12,7 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from nanodet_d2.data import num_classes, split_name
-from nanodet_d2.data.coco import categories_by_id, read_coco_json, to_records
+from nanodet_d2.data.readers.coco import read_coco_json
+from nanodet_d2.data.records import categories_by_id, to_records
 
 
 def content(**changes) -> dict:

@@ -13,9 +13,9 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from nanodet_d2.data import split_name
-from nanodet_d2.data.coco import read_coco_json
 from nanodet_d2.data.formats import looks_like
 from nanodet_d2.data.paths import image_path
+from nanodet_d2.data.readers.coco import read_coco_json
 from nanodet_d2.engine import DetectionEvaluator
 
 

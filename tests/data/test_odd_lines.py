@@ -11,8 +11,8 @@ from detectron2.data import DatasetCatalog
 
 from nanodet_d2.data import split_name
 from nanodet_d2.data.files import Problems
+from nanodet_d2.data.readers.yolo import _parse
 from nanodet_d2.data.splits import split_content
-from nanodet_d2.data.yolo import _parse
 from nanodet_d2.doctor import examine_annotations
 from tests.data.odd_lines import LAYOUTS, PAGE, page, write_data_set
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from nanodet_d2.runtime.files import relative_files
 
+from ..files import Problems, find_images, listed_image_size
+from ..formats import looks_like
 from .content import Content, box_around
-from .files import Problems, find_images, listed_image_size
-from .formats import looks_like
 
 # Shares of the image's size that a number may lie outside it: boxes reach beyond by rounding and
 # by augmentation, while pixels and percent lie far off.

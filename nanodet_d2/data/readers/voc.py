@@ -14,9 +14,9 @@ from typing import Any
 
 from nanodet_d2.runtime.files import relative_files
 
+from ..files import Problems, find_images, listed_image_size
+from ..formats import looks_like
 from .content import Content, box_around
-from .files import Problems, find_images, listed_image_size
-from .formats import looks_like
 
 
 def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> dict[str, Any]:

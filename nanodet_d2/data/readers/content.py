@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .files import Problems
+from ..files import Problems
 
 
 class Content:

@@ -7,58 +7,22 @@ only when training reaches it.
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
-from detectron2.utils.file_io import PathManager
 
-from .coco_schema import is_crowd, is_key, require_coco
-from .content import box_around
 from .files import Problems
-from .formats import COCO, json_looks_like, looks_like
 from .paths import image_path, require_files
+from .readers.coco_schema import is_crowd, is_key
+from .readers.content import box_around
 
 logger = logging.getLogger(__name__)
 
 MIN_SIDE = 1.0  # pixels; the reference drops boxes that are narrower or lower
 CLIP_TOLERANCE = 0.5  # pixels; files round their numbers, which is not worth a word
-
-
-def read_coco_json(json_file: str) -> dict[str, list[dict[str, Any]]]:
-    """The content of a COCO detection file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not COCO; the message says what was found.
-    """
-    path = PathManager.get_local_path(json_file)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"annotation file {json_file} not found")
-    if not os.path.isfile(path):
-        raise ValueError(f"annotation file {json_file} is no file: it is {looks_like(path)}")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"annotation file {json_file} is not valid json: {error}; it looks like "
-            f"{looks_like(path)}"
-        ) from error
-    try:
-        require_coco(content, json_file)
-    except ValueError as error:
-        raise ValueError(f"{error}{_guess(content)}") from error
-    return content
-
-
-def _guess(content: Any) -> str:
-    guess = json_looks_like(content)
-    return "" if guess in (None, COCO) else f"; it looks like {guess}"
 
 
 def categories_by_id(content: Mapping[str, Any], source: str) -> dict[int, str]:
