@@ -77,6 +77,13 @@ def looks_like(path: str) -> str:
     return "a table (CSV)" if lines[0].count(",") >= 4 else UNKNOWN
 
 
+def is_yolo_line(path: Path) -> bool:
+    """Whether a text file's first line is one of YOLO's."""
+    with open(path, "rb") as file:
+        lines = file.read(_SAMPLE_BYTES).decode("utf-8-sig", errors="replace").split("\n", 1)
+    return bool(_YOLO_LINE.fullmatch(lines[0].rstrip("\r")))
+
+
 def _parsed(text: str) -> Any:
     """Content of a json text; None if it is none, or only the start of one."""
     try:

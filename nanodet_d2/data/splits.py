@@ -10,28 +10,26 @@ or else ``name``, a data set that is registered in detectron2, by a module of ``
 is the user's own. detectron2's way to say so, ``dataloader.train.dataset.names=…``, counts as well.
 
 ``allow_outside`` lets the files name images outside that folder.
+
+In their place, ``data.source`` is a folder with all splits, whose layout is recognised.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .readers.coco import read_coco_json
-from .readers.coco_schema import is_evaluable
-from .readers.voc import read_voc
-from .readers.yolo import read_yolo
-from .records import categories_by_id, to_records
+from .records import to_records
 from .registered import import_user_code, registered_classes, registered_content
+from .sources import SplitSource, read_split, source_of, summary
 
 _LOADERS = {"train": "train", "val": "test"}  # a split's section of ``dataloader``
 _SHIPPED = {"train": "coco_2017_train", "val": "coco_2017_val"}  # of the shipped config
@@ -54,7 +52,7 @@ def class_names(data: Mapping[str, Any]) -> list[str]:
     for split in ("train", "val"):
         source = _source(data, split)
         if source is not None:
-            return list(_categories(source).values())
+            return list(summary(source).categories.values())
         if _registered_name(data, split) != _SHIPPED[split]:
             return _registered_classes(data, split)
     return _registered_classes(data, "train")
@@ -98,10 +96,10 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
     return _register(source, data, split)
 
 
-def _require_images(source: _Source, split: str) -> None:
-    if not source.images:
+def _require_images(source: SplitSource, split: str) -> None:
+    if not source.files.images:
         raise ValueError(
-            f"data.{split}.{source.form} needs data.{split}.images, the folder of its images"
+            f"data.{split}.{source.files.form} needs data.{split}.images, the folder of its images"
         )
 
 
@@ -118,97 +116,58 @@ def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], 
         return registered_content(name, _registered_classes(data, split)), name, ""
     _require_images(source, split)
     source = _with_all_classes(source, data)
-    return _READERS[source.form](source), source.annotations, source.images
+    return read_split(source), source.name, source.files.images
 
 
-class _Source(NamedTuple):
-    """The files of a split."""
-
-    form: str  # a key of _READERS
-    annotations: str
-    images: str
-    classes: tuple[str, ...]  # of data.classes; empty if not given
-
-
-def _source(data: Mapping[str, Any], split: str) -> _Source | None:
+def _source(data: Mapping[str, Any], split: str) -> SplitSource | None:
     """None for a registered data set."""
-    if split not in data or _name_given_to_loader(data, split):
+    if _name_given_to_loader(data, split) or split not in data:
         return None
-    given = [form for form in _READERS if data[split].get(form)]
-    if len(given) > 1:
-        raise ValueError(f"data.{split} has {' and '.join(given)}; allowed: one of them")
-    if not given:
-        return None
-    annotations, images = (
-        os.path.expanduser(data[split].get(key) or "") for key in (given[0], "images")
-    )
-    return _Source(given[0], annotations, images, tuple(data.get("classes") or ()))
+    return source_of(data, split)
 
 
-_READERS: dict[str, Callable[[_Source], dict[str, Any]]] = {
-    "json": lambda source: read_coco_json(source.annotations),
-    "voc": lambda source: read_voc(source.annotations, source.images, source.classes),
-    "yolo": lambda source: read_yolo(source.annotations, source.images, source.classes),
-}
-
-
-def _categories(source: _Source) -> dict[int, str]:
-    """Category id -> name."""
-    return _summary(source)[0]
-
-
-@functools.lru_cache(maxsize=32)
-def _summary(source: _Source) -> tuple[dict[int, str], bool]:
-    """Categories, and whether the files can be evaluated on as they are.
-
-    Kept, unlike the content, which may be gigabytes.
-    """
-    content = _READERS[source.form](source)
-    evaluable = source.form == "json" and is_evaluable(content)
-    return categories_by_id(content, source.annotations), evaluable
-
-
-def _with_all_classes(source: _Source, data: Mapping[str, Any]) -> _Source:
+def _with_all_classes(source: SplitSource, data: Mapping[str, Any]) -> SplitSource:
     """The source with the model's classes, where its own are only those that it happens to name."""
-    if source.form != "voc":
+    if source.files.form != "voc":
         return source
     classes = class_names(data)
-    fewer = set(_categories(source).values()) < set(classes)
-    return source._replace(classes=tuple(classes)) if fewer else source
+    fewer = set(summary(source).categories.values()) < set(classes)
+    files = source.files._replace(classes=tuple(classes))
+    return source._replace(files=files) if fewer else source
 
 
-def _register(source: _Source, data: Mapping[str, Any], split: str) -> str:
+def _register(source: SplitSource, data: Mapping[str, Any], split: str) -> str:
     classes = class_names(data)
     source = _with_all_classes(source, data)
-    categories = _categories(source)
+    categories = summary(source).categories
     _require_same_classes(list(categories.values()), data, split)
     class_index = {key: classes.index(name) for key, name in categories.items()}
 
     allow_outside = bool(data.get("allow_outside", False))
     identity = repr((source, class_index, allow_outside)).encode()
-    stem = os.path.splitext(os.path.basename(os.path.normpath(source.annotations)))[0]
+    stem = os.path.splitext(os.path.basename(os.path.normpath(source.name)))[0]
     name = f"{stem}_{zlib.crc32(identity):08x}"
     if name not in DatasetCatalog:
         DatasetCatalog.register(
             name,
             lambda: to_records(
-                _READERS[source.form](source),
-                source.annotations,
-                source.images,
+                read_split(source),
+                source.name,
+                source.files.images,
                 class_index,
                 allow_outside=allow_outside,
             ),
         )
         metadata = MetadataCatalog.get(name)
         metadata.set(
-            image_root=source.images,
+            image_root=source.files.images,
             evaluator_type="coco",
             thing_classes=classes,
             thing_colors=[_PALETTE[i % len(_PALETTE)] for i in range(len(classes))],
             thing_dataset_id_to_contiguous_id=class_index,
         )
-        if _summary(source)[1]:  # else the evaluator writes what was repaired to a file
-            metadata.json_file = source.annotations
+        if summary(source).evaluable:  # else the evaluator writes what was repaired to a file
+            metadata.json_file = source.name
     return name
 
 

@@ -30,7 +30,7 @@ from nanodet_d2.runtime.images import load_image
 
 CONFIG = Path(__file__).parent / "configs" / "demo_shapes.py"
 START_S = 10.0  # seconds to start Python and end it, that nobody measures
-EXPORT_S = 25.0  # seconds kept for the export, its check and the pictures
+EXPORT_S = 18.0  # seconds kept for the export, its check and the pictures
 PAIRS = 2  # images in a row of the picture
 ENLARGED = 3  # times, so that texts are readable
 THRESHOLD = 0.35  # lowest score that is drawn

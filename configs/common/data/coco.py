@@ -14,11 +14,20 @@ from nanodet_d2.data import (
 from nanodet_d2.engine import DetectionEvaluator
 
 data = dict(
-    # Each split: one of json (a COCO file), voc and yolo (folders), with the folder of its images;
-    # else a name in detectron2's catalog.
-    train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None),
-    val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None),
-    classes=None,  # names; needed for YOLO, else found in the files
+    # A folder of a COCO, Pascal VOC or YOLO data set, or YOLO's data.yaml, with all splits.
+    source=None,
+    layout=None,  # coco, voc or yolo, where the folder could be several
+    # Without it each split is one of json (a COCO file), voc and yolo (folders), with the folder of
+    # its images; else a name in detectron2's catalog. With it, split picks one of the folder's.
+    train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None, split=None),
+    val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None, split=None),
+    # Share of train's images that are kept for val; 0.2 where a folder has neither val nor test.
+    val_share=None,
+    split_seed=0,
+    group_by=None,  # a regular expression: images with the same match stay together
+    split_file=None,  # json of the names in train and val; a training writes the one it made
+    classes=None,  # names; found in the files, but for YOLO without data.yaml
+    difficult="keep",  # Pascal VOC's difficult objects; or ignore: they neither teach nor count
     # Modules that are imported first, e.g. [my_package.datasets], whose code registers data sets.
     imports=[],
     allow_outside=False,  # the files may name images outside these folders

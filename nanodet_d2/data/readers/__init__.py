@@ -1,1 +1,57 @@
-"""Readers of annotations: a file per layout, all of which give the content of a COCO file."""
+"""Readers of annotations: a file per layout, all of which give the content of a COCO file.
+
+Each has ``read(source)``, which gives the content of a split, and ``recognise(folder)``, which
+tells where a folder of that layout has its splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..formats import looks_like
+from . import coco, voc, yolo, yolo_folder
+from .source import SPLITS, Layout, Source
+
+__all__ = ["READERS", "SPLITS", "Layout", "Source", "find_layout"]
+
+READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
+    "json": coco.read,
+    "voc": voc.read,
+    "yolo": yolo.read,
+}
+_LAYOUTS = {"coco": coco.recognise, "voc": voc.recognise, "yolo": yolo_folder.recognise}
+
+
+def find_layout(folder: str, name: str | None = None) -> Layout:
+    """How a data set's folder is laid out.
+
+    Args:
+        folder: of the data set, or the path of YOLO's ``data.yaml``.
+        name: "coco", "voc" or "yolo", where it could be several.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it is of no layout that is known here, or could be of several; the message
+            names them.
+    """
+    path = Path(folder)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return yolo_folder.described_layout(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"data set {folder} is neither a folder nor YOLO's data.yaml")
+    if name is not None and name not in _LAYOUTS:
+        raise ValueError(f"data.layout={name}; allowed: {', '.join(_LAYOUTS)}")
+    wanted = [name] if name else list(_LAYOUTS)
+    found = [layout for key in wanted for layout in _LAYOUTS[key](path)]
+    if not found:
+        what = f"of the layout {name}" if name else "that is known here"
+        raise ValueError(
+            f"{folder} has no data set {what}; it looks like {looks_like(folder)}. Allowed: COCO, "
+            "Pascal VOC, YOLO; nanodet-d2 data convert makes COCO of others"
+        )
+    if len(found) > 1:
+        choices = "; ".join(f"{x.what} (data.layout={x.name})" for x in found)
+        raise ValueError(f"{folder} could be {choices}: choose one")
+    return found[0]

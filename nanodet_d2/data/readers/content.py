@@ -30,14 +30,15 @@ class Content:
         entry = {"id": len(self._images) + 1, "file_name": file_name}
         self._images.append({**entry, "height": size[0], "width": size[1]})
 
-    def add_box(self, class_index: int, xywh: Sequence[float]) -> None:
-        """Add a box (XYWH, pixels) of a class in [0, C)."""
+    def add_box(self, class_index: int, xywh: Sequence[float], *, is_crowd: bool = False) -> None:
+        """Add a box (XYWH, pixels) of a class in [0, C); a crowd's neither teaches nor counts."""
         self._annotations.append(
             {
                 "id": len(self._annotations) + 1,
                 "image_id": len(self._images),
                 "category_id": self.first_id + class_index,
                 "bbox": list(xywh),
+                "iscrowd": int(is_crowd),
             }
         )
 

@@ -1,4 +1,4 @@
-"""Pascal VOC annotations (a folder of XML files) in the form of a COCO file's content.
+"""Pascal VOC: an XML file for each image, beside it or in a folder of their own.
 
 What becomes of odd objects is a table in ``projects/nanodet_plus/ANNOTATIONS.md``.
 """
@@ -8,28 +8,52 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanodet_d2.runtime.files import relative_files
+from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
 
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
+from .source import Layout, Source, files_in, folders_in, has_files, split_folders
+
+_XML = (".xml",)
+_LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
 
 
-def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> dict[str, Any]:
+def read(source: Source) -> dict[str, Any]:
+    """The content of a source's files."""
+    return read_voc(
+        source.annotations,
+        source.images,
+        source.classes,
+        listed=_listed(source.listed) if source.listed else None,
+        ignore_difficult=source.ignore_difficult,
+    )
+
+
+def read_voc(
+    folder: str,
+    images: str,
+    classes: Sequence[str] | None = None,
+    *,
+    listed: Collection[str] | None = None,
+    ignore_difficult: bool = False,
+) -> dict[str, Any]:
     """Read every XML file below ``folder``, by path.
 
     The image of a file is ``<filename>`` beside it in the tree of ``images``, else the one of its
-    own name. Coordinates are taken as they are; ``difficult`` objects count like others. Of
-    polygons and rotated boxes the upright box around them is taken.
+    own name. Coordinates are taken as they are. Of polygons and rotated boxes the upright box
+    around them is taken.
 
     Args:
         folder: of the XML files, e.g. ``VOC2007/Annotations``.
         images: the folder that mirrors it, e.g. ``VOC2007/JPEGImages``.
-        classes: names in the model's order; if None, those in the files, sorted.
+        classes: names in the model's order; if none, those in the files, sorted.
+        listed: paths of the XML files that count, without suffix; all of them if None.
+        ignore_difficult: ``difficult`` objects become COCO's ``iscrowd``; else they count too.
 
     Returns:
         ``images``, ``annotations`` and ``categories`` as in a COCO file, and ``problems``.
@@ -45,6 +69,8 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
         raise ValueError(f"data set {folder} names no object; give data.classes{found}")
     content = Content(names, first_id=1, problems=problems)
     index = {name: i for i, name in enumerate(names)}
+    if listed is not None:
+        parsed = _only(parsed, listed, problems)
     for relative, image, root in parsed:
         size = _size(root) or listed_image_size(Path(images) / image, problems)
         if size is None:
@@ -57,14 +83,31 @@ def read_voc(folder: str, images: str, classes: Sequence[str] | None = None) -> 
                 continue
             box = _box(item, problems, f"{relative}: {name}")
             if box is not None:
-                content.add_box(index[name], box)
+                ignored = ignore_difficult and _text(item, "difficult") == "1"
+                content.add_box(index[name], box, is_crowd=ignored)
     return content.as_coco()
 
 
-def _annotated_images(
-    folder: str, images: str, problems: Problems
-) -> list[tuple[Path, str, ElementTree.Element]]:
-    """(path of the file, path of its image, content), by path; both relative to their folders."""
+def _listed(files: Sequence[str]) -> set[str]:
+    """The first word of each line: those of a class tell in a second whether it is there."""
+    lines = [x for path in files for x in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    return {line.split()[0] for line in lines if line.strip()}
+
+
+def _only(parsed: Sequence[_Parsed], listed: Collection[str], problems: Problems) -> list[_Parsed]:
+    """Those that are listed."""
+    stems = {relative.with_suffix("").as_posix() for relative, _, _ in parsed}
+    for name in sorted(set(listed) - stems):
+        problems.add("listed images without their file or their image, left out", name)
+    return [x for x in parsed if x[0].with_suffix("").as_posix() in listed]
+
+
+# Path of a file, path of its image, both relative to their folders; content.
+_Parsed = tuple[Path, str, ElementTree.Element]
+
+
+def _annotated_images(folder: str, images: str, problems: Problems) -> list[_Parsed]:
+    """All files of annotations whose image is there, by path."""
     files = relative_files(folder, [".xml"])
     if not files:
         raise ValueError(
@@ -176,3 +219,54 @@ def _around_polygon(polygon: ElementTree.Element) -> list[float]:
     if len(xs) != len(ys) or len(xs) < 3:
         raise ValueError(f"polygon of {len(xs)} x and {len(ys)} y; needed: three points")
     return box_around(xs, ys)
+
+
+def recognise(folder: Path) -> list[Layout]:
+    """The layouts of this kind that a folder may be: none or one."""
+    for place in (
+        folder,
+        *folders_in(folder),
+        *(y for x in folders_in(folder) for y in folders_in(x)),
+    ):
+        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir():
+            return [_devkit(place)]
+    splits = {}
+    for name, place in split_folders(folder).items():
+        source = _in_one_folder(place)
+        if source is not None:
+            splits[name] = source
+    if splits:
+        return [Layout("voc", "Pascal VOC, a folder a split", splits)]
+    source = _in_one_folder(folder)
+    return [Layout("voc", "Pascal VOC", {"train": source})] if source else []
+
+
+def _devkit(folder: Path) -> Layout:
+    """With ``Annotations``, ``JPEGImages`` and, maybe, ``ImageSets/Main/*.txt``."""
+    files = str(folder / "Annotations"), str(folder / "JPEGImages")
+    sets = folder / "ImageSets" / "Main"
+    lists = [sets / f"{name}.txt" for name in _LISTS if (sets / f"{name}.txt").is_file()]
+    if not lists:
+        return Layout("voc", "Pascal VOC's devkit without lists", {"train": Source("voc", *files)})
+    splits = {path.stem: Source("voc", *files, listed=(str(path),)) for path in lists}
+    if "train" not in splits and "trainval" in splits:
+        splits["train"] = splits["trainval"]
+    return Layout("voc", "Pascal VOC's devkit with split lists", splits)
+
+
+def _in_one_folder(folder: Path) -> Source | None:
+    """XML files and images together in a folder, or each in a folder below it."""
+    if files_in(folder, _XML) and files_in(folder, IMAGE_SUFFIXES):
+        return Source("voc", str(folder), str(folder))
+    places = folders_in(folder)
+    annotations = [x for x in places if has_files(x, _XML)]
+    images = [x for x in places if has_files(x, IMAGE_SUFFIXES)]
+    if files_in(folder, _XML):
+        annotations = [folder]
+    if files_in(folder, IMAGE_SUFFIXES):
+        images = [folder]
+    if annotations and annotations == images:  # a folder a class, say, with both in it
+        return Source("voc", str(folder), str(folder))
+    if len(annotations) == len(images) == 1:
+        return Source("voc", str(annotations[0]), str(images[0]))
+    return None

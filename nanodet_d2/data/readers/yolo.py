@@ -1,23 +1,39 @@
-"""YOLO annotations (a folder of text files) in the form of a COCO file's content.
+"""YOLO: a text file for each image, and ``data.yaml``, which names splits and classes.
 
 What becomes of odd lines is a table in ``projects/nanodet_plus/ANNOTATIONS.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanodet_d2.runtime.files import relative_files
+from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
 
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
+from .source import Source
 
 # Shares of the image's size that a number may lie outside it: boxes reach beyond by rounding and
 # by augmentation, while pixels and percent lie far off.
 _OVERSHOOT = 0.5
+
+
+def read(source: Source) -> dict[str, Any]:
+    """The content of a source's files."""
+    if not source.listed:
+        return read_yolo(source.annotations, source.images, source.classes)
+    problems = Problems()
+    labels = _labels_of_listed(source, problems)
+    if not any(label.is_file() for label in labels.values()):
+        raise ValueError(
+            f"{source.annotations}: none of the {len(labels)} images of {', '.join(source.listed)} "
+            "has a .txt file, beside it or in the folder labels beside images"
+        )
+    return _content(source.images, labels, source.classes, problems)
 
 
 def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -52,15 +68,22 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
     problems = Problems()
     for orphan in sorted(files - set(known_images) - {"classes", "labels"}):
         problems.add("text files without their image, left out", f"{orphan}.txt")
+    labels = {image: Path(folder, f"{stem}.txt") for stem, image in sorted(known_images.items())}
+    return _content(images, labels, classes, problems)
+
+
+def _content(
+    images: str, labels: Mapping[str, Path], classes: Sequence[str], problems: Problems
+) -> dict[str, Any]:
+    """COCO content of images, whose paths are relative to their folder, each with its text file."""
     content = Content(classes, first_id=0, problems=problems)
-    for stem, image in sorted(known_images.items()):
-        size = listed_image_size(Path(images) / image, problems)
+    for image, label in labels.items():
+        size = listed_image_size(Path(images, image), problems)
         if size is None:
             continue
         content.add_image(image, size)
-        lines = _lines(Path(folder), f"{stem}.txt", problems) if stem in files else []
-        for number, line in enumerate(lines, start=1):
-            where = f"{stem}.txt line {number}: {line[:60]!r}"
+        for number, line in enumerate(_lines(label, problems), start=1):
+            where = f"{label.name} line {number}: {line[:60]!r}"
             parsed = _parse(line, len(classes), problems, where)
             if parsed is not None:
                 category, (x, y, w, h) = parsed
@@ -68,11 +91,51 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
     return content.as_coco()
 
 
-def _lines(folder: Path, name: str, problems: Problems) -> list[str]:
+def _labels_of_listed(source: Source, problems: Problems) -> dict[str, Path]:
+    """Image, relative to the source's folder -> its text file, which need not be there."""
+    root, found = Path(source.images), {}
+    for image in _listed_images(source, problems):
+        found[os.path.relpath(image, root)] = _label_of(image)
+    return dict(sorted(found.items()))
+
+
+def _listed_images(source: Source, problems: Problems) -> Iterator[Path]:
+    for entry in map(Path, source.listed):
+        if entry.is_dir():
+            yield from (entry / x for x in relative_files(str(entry), IMAGE_SUFFIXES))
+            continue
+        for line in entry.read_text(encoding="utf-8-sig").splitlines():
+            name = line.strip()
+            if not name:
+                continue
+            places = [Path(source.images, name), entry.parent / name]
+            image = next((x for x in places if x.is_file()), None)
+            if image is None:
+                problems.add("listed images that are missing, left out", name)
+            else:
+                yield Path(os.path.normpath(image))
+
+
+def _label_of(image: Path) -> Path:
+    """In ``labels`` where the image is in ``images``, else beside it."""
+    parts = list(image.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] == "images":
+            mirrored = Path(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt")
+            if mirrored.is_file():
+                return mirrored
+            break
+    return image.with_suffix(".txt")
+
+
+def _lines(label: Path, problems: Problems) -> list[str]:
+    """None where there is no such file: an image without boxes."""
     try:
-        return (folder / name).read_text(encoding="utf-8-sig").splitlines()
+        return label.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return []
     except (ValueError, OSError) as error:
-        problems.add("text files that cannot be read, left out", f"{name}: {error}")
+        problems.add("text files that cannot be read, left out", f"{label.name}: {error}")
         return []
 
 

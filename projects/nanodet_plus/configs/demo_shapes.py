@@ -18,7 +18,7 @@ model.backbone.size = "0.5x"
 # Most of a step's time, and in so short a training the branch teaches nothing.
 model.aux_detach_iter = 0
 model.aux_after_detach = "drop"
-optimizer.lr = 4e-3
+optimizer.lr = 1e-2
 lr_multiplier.warmup_iters = 50
 train.max_iter = 1000  # demo.py gives minutes in their place
 train.eval_period = 500

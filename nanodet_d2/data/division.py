@@ -1,0 +1,186 @@
+"""A part of a data set's images for validation, where its layout has no split for it."""
+
+from __future__ import annotations
+
+import collections
+import json
+import random
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .duplicates import looks, near_duplicates
+
+SHARE = 0.2  # of the images, where none is asked for
+
+
+class Rule(NamedTuple):
+    """How images are divided; hashable.
+
+    Attributes:
+        share: of the images that are for validation, 0 to 1.
+        seed: another one gives another division.
+        group_by: regular expression; images for which its first group (all of it, if there is
+            none) is the same stay together. Empty for none.
+        file: that lists the division, in place of all this.
+    """
+
+    share: float = SHARE
+    seed: int = 0
+    group_by: str = ""
+    file: str = ""
+
+
+def check_rule(rule: Rule) -> None:
+    """Raise ``ValueError`` for a rule that cannot be followed."""
+    if not 0 < rule.share < 1:
+        raise ValueError(f"data.val_share {rule.share:g}; allowed: above 0, below 1")
+    try:
+        re.compile(rule.group_by)
+    except re.error as error:
+        raise ValueError(
+            f"data.group_by {rule.group_by!r} is no regular expression: {error}"
+        ) from error
+
+
+def val_names(content: Mapping[str, Any], images: str, rule: Rule) -> set[str]:
+    """Names of the images of a COCO content that are for validation; the others are to train on.
+
+    Args:
+        content: of the whole.
+        images: folder that the names are relative to.
+        rule: how to divide.
+
+    Raises:
+        ValueError: if a side would be empty, or the file does not fit the images.
+    """
+    check_rule(rule)
+    names = [str(x["file_name"]) for x in content["images"]]
+    if rule.file:
+        return _listed(rule.file, names)
+    classes = _classes_of(content)
+    groups = _groups(names, images, rule.group_by)
+    chosen = choose_groups([[classes[name] for name in group] for group in groups], rule)
+    return {name for i in chosen for name in groups[i]}
+
+
+def choose_groups(groups: Sequence[Sequence[Collection[Any]]], rule: Rule) -> set[int]:
+    """Groups of images for validation, so that each class has its share there.
+
+    The rarest class that is still to be divided goes first, as in iterative stratification
+    (Sechidis et al. 2011, "On the Stratification of Multi-Label Data", section 3), with whole
+    groups in place of images.
+
+    Args:
+        groups: the classes of each image of each group.
+        rule: share and seed.
+
+    Returns:
+        indices of groups.
+
+    Raises:
+        ValueError: if a side would be empty.
+    """
+    counts = [
+        collections.Counter(c for image in group for c in set(image) or {None}) for group in groups
+    ]
+    total: collections.Counter[Any] = sum(counts, collections.Counter())
+    wanted = {c: rule.share * n for c, n in total.items()}
+    open_images = rule.share * sum(map(len, groups))
+    order = list(range(len(groups)))
+    random.Random(rule.seed).shuffle(order)
+    chosen: set[int] = set()
+    left = set(order)
+    for rarest in sorted(total, key=lambda c: (total[c], str(c))):
+        for i in (x for x in order if x in left and counts[x][rarest]):
+            left.discard(i)
+            # To validation where that brings the class closer to its share, and there is room.
+            fits = counts[i][rarest] <= 2 * wanted[rarest] and len(groups[i]) <= 2 * open_images
+            if fits:
+                chosen.add(i)
+                open_images -= len(groups[i])
+                for c, n in counts[i].items():
+                    wanted[c] -= n
+    if not chosen or len(chosen) == len(groups):
+        raise ValueError(
+            f"{sum(map(len, groups))} images in {len(groups)} groups cannot be divided by "
+            f"data.val_share={rule.share:g}: give data.val, or another share"
+        )
+    return chosen
+
+
+def _classes_of(content: Mapping[str, Any]) -> dict[str, set[Any]]:
+    """Image name -> categories of its boxes."""
+    names = {x["id"]: str(x["file_name"]) for x in content["images"]}
+    found: dict[str, set[Any]] = {name: set() for name in names.values()}
+    for annotation in content["annotations"]:
+        try:
+            found[names[annotation["image_id"]]].add(annotation["category_id"])
+        except (KeyError, TypeError):
+            continue  # what is wrong with it is told where annotations are read
+    return found
+
+
+def _groups(names: Sequence[str], images: str, group_by: str) -> list[list[str]]:
+    """Images that have to stay together: of one video, or that look the same."""
+    parent = list(range(len(names)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        found = re.search(group_by, name) if group_by else None
+        if found:
+            key = found.group(1 if found.re.groups else 0)
+            parent[root(i)] = root(first.setdefault(key, i))
+    hashes = looks([str(Path(images, name)) for name in names], what="looking for copies of images")
+    for a, b in near_duplicates(hashes):
+        parent[root(b)] = root(a)
+    groups: dict[int, list[str]] = collections.defaultdict(list)
+    for i, name in enumerate(names):
+        groups[root(i)].append(name)
+    return list(groups.values())
+
+
+def write_division(path: str | Path, train: Collection[str], val: Collection[str]) -> None:
+    """Write a file that ``data.split_file`` takes."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    content = {"train": sorted(train), "val": sorted(val)}
+    Path(path).write_text(json.dumps(content, indent=0, ensure_ascii=False), encoding="utf-8")
+
+
+def _listed(path: str, names: Sequence[str]) -> set[str]:
+    """The images for validation of a file; every image has to be in one of its lists."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        train, val = (set(content[key]) for key in ("train", "val"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.split_file={path} not found") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"data.split_file={path} is no division: needed is json of the lists train and val"
+        ) from error
+    unknown = [name for name in names if name not in train and name not in val]
+    if unknown or not val & set(names) or train & val:
+        what = f"{len(unknown)} of the {len(names)} images are in neither list, as {unknown[:1]}"
+        if train & val:
+            what = f"{len(train & val)} images are in both lists"
+        elif not unknown:
+            what = "no image of the data set is for validation"
+        raise ValueError(f"data.split_file={path} does not fit the data set: {what}")
+    return val
+
+
+def keep_part(content: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A COCO content with only some of its images, by name, and their annotations."""
+    images = [x for x in content["images"] if x["file_name"] in names]
+    ids = {x["id"] for x in images}
+    annotations = [
+        x for x in content["annotations"] if not isinstance(x, Mapping) or x.get("image_id") in ids
+    ]
+    return {**content, "images": images, "annotations": annotations}
