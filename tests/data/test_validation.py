@@ -11,7 +11,12 @@ from detectron2.utils import comm
 from PIL import Image
 
 from nanodet_d2.data import DetectionMapper, RandomWarp, build_test_loader, build_train_loader
-from nanodet_d2.data.validation import require_usable_images, shared_images, warn_of_shared_images
+from nanodet_d2.data.validation import (
+    copied_images,
+    require_usable_images,
+    shared_images,
+    warn_of_shared_images,
+)
 
 
 @pytest.fixture
