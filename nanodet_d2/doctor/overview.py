@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from nanodet_d2.data.images import read_image
-from nanodet_d2.data.readers import Layout
+from nanodet_d2.data.readers import SPLITS, Layout
 from nanodet_d2.data.sources import (
     SplitSource,
     evaluated_split,
@@ -78,14 +78,17 @@ def _rows(
     data: Mapping[str, Any], layout: Layout
 ) -> tuple[dict[str, SplitSource], dict[str, str | None]]:
     """The splits to describe, and what a training would use of them."""
-    rows = {name: SplitSource(files) for name, files in layout.splits.items()}
+    order = sorted(layout.splits, key=lambda x: (*SPLITS, x).index(x))
+    rows = {name: SplitSource(layout.splits[name]) for name in order}
     trained = (data.get("train") or {}).get("split") or "train"
     evaluated = evaluated_split(data, layout)
     try:
         train, val = source_of(data, "train"), source_of(data, "val")
+        assert train is not None and val is not None
+        if evaluated is None:
+            read_split(val)  # too few images to be divided?
     except ValueError as error:
         return rows, {"trained_on": None, "evaluated_on": None, "why": str(error)}
-    assert train is not None and val is not None
     if evaluated is not None:
         return rows, {"trained_on": trained, "evaluated_on": evaluated}
     rule = rule_of(data)
@@ -99,7 +102,7 @@ def _rows(
 def _write_sheet(split: Split, folder: Path, count: int) -> str | None:
     """Draw images of a split; the path of the file, None if there is none."""
     drawn = []
-    for record in _choose(list(split.records.values()), count):
+    for record in choose_records(list(split.records.values()), count):
         if len(drawn) == count:
             break
         if record["file_name"] in split.missing:
@@ -122,7 +125,7 @@ def _write_sheet(split: Split, folder: Path, count: int) -> str | None:
     return str(path)
 
 
-def _choose(records: Sequence[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+def choose_records(records: Sequence[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
     """Records in the order to draw: those that show all classes first, then others evenly."""
     shown = [{x["category_id"] for x in record["annotations"]} for record in records]
     left = set().union(*shown) if shown else set()

@@ -53,9 +53,7 @@ def split_as_text(split: Split) -> str:
     return "\n".join(lines)
 
 
-def findings_as_text(
-    problems: Iterable[tuple[str, int, str]], notes: Sequence[str]
-) -> list[str]:
+def findings_as_text(problems: Iterable[tuple[str, int, str]], notes: Sequence[str]) -> list[str]:
     return [
         *(f"  PROBLEM  {n} {what} (first: {first})" for what, n, first in problems),
         *(f"  note     {note}" for note in notes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from ..readers.source import SPLITS, split_of
 from .writing import Part, Picture
 
 _DEPTH = 2  # folders below, in which the data set may begin
+_WITH_BOXES = (  # formats to choose from; it reads others as well
+    *("cvat", "datumaro", "dota", "icdar_text_localization", "kitti_detection", "label_me"),
+    *("mapillary_vistas_instances", "mot_seq", "mots", "mvtec_detection", "open_images"),
+    *("roboflow_create_ml", "vott_csv", "vott_json", "wider_face"),
+)
+# Datumaro recognises KITTI's files only by names that KITTI's own do not have.
+_KITTI, _KITTI_FILES = "kitti_detection", "**/label_2/*.txt"
 _NO_BOXES = {"image_dir", "image_zip", "imagenet", "imagenet_with_subset_dirs", "video_frames"}
 # Annotations that have a box, as datumaro's types are called; of a mask it is that around it.
 _WITH_BOX = {"bbox", "rotated_bbox", "polygon", "mask", "ellipse"}
 # What formats call regions in which nothing is to be learnt.
 _CROWD = ("is_crowd", "is_group_of", "ignored")
+_REGIONS = {"DontCare"}  # the same as a class, in KITTI
 
 
 def read(folder: str, form: str | None) -> tuple[dict[str, Part], str, Problems]:
@@ -66,13 +74,15 @@ def _format(folder: str, form: str | None, environment: Any) -> str:
         return form
     found = environment.detect_dataset(folder, depth=_DEPTH)
     found = [x for x in found if x not in _NO_BOXES]
+    if not found and any(Path(folder).glob(_KITTI_FILES)):
+        found = [_KITTI]
     if len(found) == 1:
         return found[0]
     if found:
         raise ValueError(f"{folder} could be {', '.join(found)}: choose one with --from")
     raise ValueError(
         f"{folder} has no data set that is known here or to datumaro; it looks like "
-        f"{looks_like(folder)}. If you know what it is, say so with --from: {', '.join(known)}"
+        f"{looks_like(folder)}. If you know what it is, say so with --from: {', '.join(_WITH_BOXES)}"
     )
 
 
@@ -85,8 +95,10 @@ def _reason(error: BaseException) -> str:
 
 def _parts(dataset: Any, display_names: Mapping[str, str]) -> tuple[dict[str, Part], Problems]:
     problems = Problems()
-    items = list(_items(dataset, problems))
     labels = next((v for k, v in dataset.categories().items() if k.name == "label"), ())
+    regions = {i for i, label in enumerate(labels) if label.name in _REGIONS}
+    items = list(_items(dataset, regions, problems))
+    several = len({item.subset for item, _, _ in items}) > 1
     names = [display_names.get(label.name, label.name) for label in labels]
     if len(set(names)) < len(names):
         names = [label.name for label in labels]
@@ -97,7 +109,8 @@ def _parts(dataset: Any, display_names: Mapping[str, str]) -> tuple[dict[str, Pa
         split = split_of(item.subset)
         if split is None:
             split = "train"
-            problems.add("images of subsets that are no splits, put to train", item.subset)
+            what = "images of subsets that are no splits, put to train"
+            problems.add(what, item.subset, int(several))
         size = _size(picture, problems)
         if size is None:
             continue
@@ -115,8 +128,10 @@ def _parts(dataset: Any, display_names: Mapping[str, str]) -> tuple[dict[str, Pa
 _Box = tuple[int, list[float], bool]  # label, XYWH, whether nothing is to be learnt there
 
 
-def _items(dataset: Any, problems: Problems) -> Iterator[tuple[Any, Picture, list[_Box]]]:
-    """The items that have an image, each with its boxes."""
+def _items(
+    dataset: Any, regions: Collection[int], problems: Problems
+) -> Iterator[tuple[Any, Picture, list[_Box]]]:
+    """The items that have an image, each with its boxes; labels that are regions have none."""
     for item in dataset:
         picture = _picture(item)
         if picture is None:
@@ -129,6 +144,8 @@ def _items(dataset: Any, problems: Problems) -> Iterator[tuple[Any, Picture, lis
                 problems.add(f"annotations of the kind {kind}, left out", str(item.id))
             elif annotation.label is None:
                 problems.add("boxes without a class, left out", str(item.id))
+            elif annotation.label in regions:
+                problems.add("regions that do not count, left out", str(item.id))
             else:
                 if kind != "bbox":
                     problems.add(f"{kind}s, turned into their boxes", str(item.id))

@@ -92,9 +92,7 @@ def _with_images(
     kept = [(x, path) for x, path in zip(content["images"], paths) if path not in missing]
     ids = {x["id"] for x, _ in kept}
     annotations = [
-        x
-        for x in content["annotations"]
-        if not isinstance(x, Mapping) or x.get("image_id") in ids
+        x for x in content["annotations"] if not isinstance(x, Mapping) or x.get("image_id") in ids
     ]
     pictures = [Picture(name="", path=path) for _, path in kept]
     return Part({**content, "images": [x for x, _ in kept], "annotations": annotations}, pictures)
