@@ -107,6 +107,7 @@ def test_a_part_of_train_is_for_validation_and_test_is_kept(info, tmp_path):
     assert facts["evaluated_on"] == "a part of train, data.val_share=0.2"
     sizes = {name: split["images"] for name, split in facts["splits"].items()}
     assert sizes == {"train": 16, "val, of train": 4}
+    folder = Path(shutil.copytree(folder, tmp_path / "more"))
     write_set(folder, "test", ["cat", "dog"], {i: [0, 1] for i in range(3)})
     facts, text = info(folder)
     assert facts["evaluated_on"] == "test" and "test is never trained on" in text

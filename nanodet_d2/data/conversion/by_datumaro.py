@@ -82,7 +82,8 @@ def _format(folder: str, form: str | None, environment: Any) -> str:
         raise ValueError(f"{folder} could be {', '.join(found)}: choose one with --from")
     raise ValueError(
         f"{folder} has no data set that is known here or to datumaro; it looks like "
-        f"{looks_like(folder)}. If you know what it is, say so with --from: {', '.join(_WITH_BOXES)}"
+        f"{looks_like(folder)}. If you know what it is, say so with --from, as one of "
+        f"{', '.join(_WITH_BOXES)}"
     )
 
 
