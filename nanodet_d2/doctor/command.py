@@ -81,9 +81,9 @@ def pixel_limits(args: argparse.Namespace, cfg: Any) -> dict[str, int]:
 def data_section(args: argparse.Namespace) -> dict[str, Any]:
     """The ``data`` section that the arguments describe; ``val`` is missing if there is none."""
     if _has_all_splits(args):
-        data = {**data_of_folder(args.dataset, args.overrides), **_given(args)}
+        whole = {**data_of_folder(args.dataset, args.overrides), **_given(args)}
         sized = any(x.startswith("data.input_size=") for x in args.overrides)
-        return data if sized else {**data, "input_size": None}  # the command has its own default
+        return whole if sized else {**whole, "input_size": None}  # the command has its own default
     if args.overrides:
         raise ValueError(f"{args.overrides[0]} needs --config, or a folder with all splits")
     data: dict[str, Any] = {"train": _split(args.dataset, args.images)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -33,6 +33,4 @@ def data_of_folder(
     if layout is not None:
         cfg.data.layout = layout
     import_user_code(cfg.data)
-    data = OmegaConf.to_container(cfg.data)
-    assert isinstance(data, dict)
-    return data
+    return cast(dict[str, Any], OmegaConf.to_container(cfg.data))

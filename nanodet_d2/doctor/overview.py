@@ -95,13 +95,13 @@ def _rows(
     how = f"as {rule.file} says" if rule.file else f"data.val_share={rule.share:g}"
     parts = {trained: train, _DIVIDED: val}
     others = {name: source for name, source in rows.items() if name != trained}
-    facts = {"trained_on": f"the rest of {trained}", "evaluated_on": f"a part of {trained}, {how}"}
-    return {**parts, **others}, facts
+    part = f"a part of {trained}, {how}"
+    return {**parts, **others}, {"trained_on": f"the rest of {trained}", "evaluated_on": part}
 
 
 def _write_sheet(split: Split, folder: Path, count: int) -> str | None:
     """Draw images of a split; the path of the file, None if there is none."""
-    drawn = []
+    drawn: list[np.ndarray] = []
     for record in choose_records(list(split.records.values()), count):
         if len(drawn) == count:
             break

@@ -158,6 +158,96 @@ def write_cvat(folder: Path) -> None:
     )
 
 
+def test_labelme(tmp_path):
+    folder = tmp_path / "set"
+    write_images(folder, "train/a.png", "train/b.png", "val/c.png")
+    for split, name, shapes in (
+        ("train", "a", [("cat", "rectangle", [[30, 40], [10, 12]]),
+                        ("собака", "circle", [[20, 30], [23, 34]])]),
+        ("train", "b", [("cat", "line", [[1, 2], [3, 4]])]),
+        ("val", "c", [("cat", None, [[1, 2], [9, 2], [5, 20]])]),
+        ("val", "gone", []),
+    ):  # fmt: skip
+        content = {
+            "version": "5.4",
+            "shapes": [{"label": x, "shape_type": kind, "points": y} for x, kind, y in shapes],
+            "imagePath": f"..\\{split}\\{name}.png",
+            "imageData": None,
+        }
+        (folder / split / f"{name}.json").write_text(json.dumps(content))
+    done = convert({"source": str(folder)}, tmp_path / "new")
+    assert done.what == "labelme"
+    assert boxes(tmp_path / "new") == {
+        "train": {"a.png": [("cat", 10, 12, 20, 28), ("собака", 15, 25, 10, 10)], "b.png": []},
+        "val": {"c.png": [("cat", 1, 2, 8, 18)]},
+    }
+    assert {what: count for what, count, _ in done.problems} == {
+        "images that are missing, left out": 1,
+        "shapes of the kind circle, turned into their boxes": 1,
+        "shapes of the kind line, left out": 1,
+        "shapes of the kind polygon, turned into their boxes": 1,
+    }
+
+
+def test_label_studio(tmp_path):
+    folder = tmp_path / "set"
+    write_images(folder, "images/1a-a b.png", "images/b.png", "images/c.png")
+
+    def task(image: str, *annotations: list) -> dict:
+        return {"data": {"n": 3, "image": image}, "annotations": [
+            {"result": [{"type": kind, "value": {kind: ["cat"], **value}} for kind, value in x]}
+            for x in annotations
+        ]}  # fmt: skip
+
+    box = {"x": 50, "y": 10, "width": 25, "height": 50}
+    skipped = task("/data/upload/c.png", [("rectanglelabels", box)])
+    skipped["annotations"][0]["was_cancelled"] = True
+    content = [
+        task(
+            "/data/upload/2/1a-a%20b.png",
+            [
+                ("rectanglelabels", box),
+                ("rectanglelabels", {**box, "rotation": 90}),
+                ("polygonlabels", {"points": [[0, 0], [50, 0], [50, 50]]}),
+                ("choices", {}),
+            ],
+            [("rectanglelabels", box)],
+        ),
+        task("/data/local-files/?d=photos/b.png"),
+        skipped,
+    ]
+    (folder / "project.json").write_text(json.dumps(content))
+    done = convert({"source": str(folder)}, tmp_path / "new")
+    found = boxes(tmp_path / "new")["train"]
+    assert list(found) == ["1a-a b.png", "b.png", "c.png"] and not found["b.png"] + found["c.png"]
+    assert [x[0] for x in found["1a-a b.png"]] == ["cat"] * 3
+    expected = [[40, 6, 20, 30], [10, 6, 30, 20], [0, 0, 40, 30]]  # of 80 x 60 pixels
+    assert np.allclose([x[1:] for x in found["1a-a b.png"]], expected)
+    assert {what: count for what, count, _ in done.problems} == {
+        "images that were annotated twice, of which the first counts": 1,
+        "polygons and rotated boxes, turned into upright ones": 2,
+        "results of the kind choices, left out": 1,
+    }
+
+
+def test_createml_and_files_that_are_not_as_they_should_be(tmp_path):
+    folder = tmp_path / "set"
+    write_images(folder, "train/a.png", "test/a.png")
+    place = {"x": 40, "y": 30, "width": 20, "height": 10}
+    entry = {"image": "a.png", "annotations": [{"label": "cat", "coordinates": place}]}
+    for split, more in (("train", []), ("test", [{"image": "a.png"}])):
+        path = folder / split / "_annotations.createml.json"
+        path.write_text(json.dumps([entry, *more]))
+    (folder / "torn.json").write_text("[{")
+    done = convert({"source": str(folder)}, tmp_path / "new", form="createml")
+    cat = {"a.png": [("cat", 30, 25, 20, 10)]}
+    assert boxes(tmp_path / "new") == {"train": cat, "test": cat}
+    ((what, count, first),) = done.problems
+    assert "not as createml writes them" in what and count == 1 and "'annotations'" in first
+    with pytest.raises(ValueError, match="has no file of label_studio; it looks like"):
+        convert({"source": str(folder)}, tmp_path / "other", form="label_studio")
+
+
 def test_without_datumaro_its_extra_is_named(tmp_path, monkeypatch, capsys):
     for name in list(sys.modules):
         if name.partition(".")[0] == "datumaro":

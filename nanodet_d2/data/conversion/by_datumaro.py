@@ -5,23 +5,22 @@ from __future__ import annotations
 import csv
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nanodet_d2.runtime.files import IMAGE_SUFFIXES
 
-from ..files import Problems, listed_image_size
+from ..files import Problems
 from ..formats import looks_like
-from ..readers.content import Content
-from ..readers.source import SPLITS, split_of
+from .gathering import Box, Item, gather
 from .writing import Part, Picture
 
 _DEPTH = 2  # folders below, in which the data set may begin
 _WITH_BOXES = (  # formats to choose from; it reads others as well
     *("cvat", "datumaro", "dota", "icdar_text_localization", "kitti_detection", "label_me"),
     *("mapillary_vistas_instances", "mot_seq", "mots", "mvtec_detection", "open_images"),
-    *("roboflow_create_ml", "vott_csv", "vott_json", "wider_face"),
+    *("vott_csv", "vott_json", "wider_face"),
 )
 # Datumaro recognises KITTI's files only by names that KITTI's own do not have.
 _KITTI, _KITTI_FILES = "kitti_detection", "**/label_2/*.txt"
@@ -97,63 +96,37 @@ def _reason(error: BaseException) -> str:
 def _parts(dataset: Any, display_names: Mapping[str, str]) -> tuple[dict[str, Part], Problems]:
     problems = Problems()
     labels = next((v for k, v in dataset.categories().items() if k.name == "label"), ())
-    regions = {i for i, label in enumerate(labels) if label.name in _REGIONS}
-    items = list(_items(dataset, regions, problems))
-    several = len({item.subset for item, _, _ in items}) > 1
-    names = [display_names.get(label.name, label.name) for label in labels]
+    codes = [label.name for label in labels]
+    names = [display_names.get(code, code) for code in codes]
     if len(set(names)) < len(names):
-        names = [label.name for label in labels]
-    used = sorted({label for _, _, boxes in items for label, _, _ in boxes})
-    index = {label: i for i, label in enumerate(used)}
-    contents: dict[str, tuple[Content, list[Picture]]] = {}
-    for item, picture, boxes in sorted(items, key=lambda x: (x[0].subset, x[0].id)):
-        split = split_of(item.subset)
-        if split is None:
-            split = "train"
-            what = "images of subsets that are no splits, put to train"
-            problems.add(what, item.subset, int(several))
-        size = _size(picture, problems)
-        if size is None:
-            continue
-        content, pictures = contents.setdefault(
-            split, (Content([names[x] for x in used], first_id=1, problems=problems), [])
-        )
-        content.add_image(picture.name, size)
-        pictures.append(picture)
-        for label, xywh, is_crowd in boxes:
-            content.add_box(index[label], xywh, is_crowd=is_crowd)
-    ordered = [split for split in SPLITS if split in contents]
-    return {x: Part(contents[x][0].as_coco(), contents[x][1]) for x in ordered}, problems
+        names = codes
+    items = list(_items(dataset, names, problems))
+    return gather(items, problems, order=names), problems
 
 
-_Box = tuple[int, list[float], bool]  # label, XYWH, whether nothing is to be learnt there
-
-
-def _items(
-    dataset: Any, regions: Collection[int], problems: Problems
-) -> Iterator[tuple[Any, Picture, list[_Box]]]:
-    """The items that have an image, each with its boxes; labels that are regions have none."""
+def _items(dataset: Any, names: Sequence[str], problems: Problems) -> Iterator[Item]:
+    """The items that have an image, each with its boxes."""
     for item in dataset:
         picture = _picture(item)
         if picture is None:
             problems.add("annotations without their image, left out", str(item.id))
             continue
-        boxes: list[_Box] = []
+        boxes: list[Box] = []
         for annotation in item.annotations:
             kind = annotation.type.name
             if kind not in _WITH_BOX:
                 problems.add(f"annotations of the kind {kind}, left out", str(item.id))
             elif annotation.label is None:
                 problems.add("boxes without a class, left out", str(item.id))
-            elif annotation.label in regions:
+            elif names[annotation.label] in _REGIONS:
                 problems.add("regions that do not count, left out", str(item.id))
             else:
                 if kind != "bbox":
                     problems.add(f"{kind}s, turned into their boxes", str(item.id))
-                crowd = any(annotation.attributes.get(x) in (True, 1) for x in _CROWD)
-                box = [float(x) for x in annotation.get_bbox()]
-                boxes.append((int(annotation.label), box, crowd))
-        yield item, picture, boxes
+                is_crowd = any(annotation.attributes.get(x) in (True, 1) for x in _CROWD)
+                xywh = [float(x) for x in annotation.get_bbox()]
+                boxes.append(Box(names[annotation.label], xywh, is_crowd))
+        yield Item(item.subset, picture, boxes)
 
 
 def _picture(item: Any) -> Picture | None:
@@ -166,14 +139,6 @@ def _picture(item: Any) -> Picture | None:
     if getattr(media, "has_data", False):
         return Picture(name=f"{item.id}.png", pixels=lambda: media.data[:, :, :3])
     return None
-
-
-def _size(picture: Picture, problems: Problems) -> tuple[int, int] | None:
-    """(height, width) as the image will be read, whatever the annotations say."""
-    if picture.pixels is None:
-        return listed_image_size(Path(picture.path), problems)
-    height, width = picture.pixels().shape[:2]
-    return height, width
 
 
 def _display_names(folder: Path) -> dict[str, str]:

@@ -1,16 +1,18 @@
-"""Converting a data set: read by our readers where they know its layout, else by datumaro."""
+"""Converting a data set: by our readers where they know its layout, else by what reads it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import Problems
+from ..formats import looks_like
 from ..paths import image_path, missing_files
 from ..readers import LAYOUTS, SPLITS, UnknownLayout
 from ..sources import SplitSource, layout_of, read_split
-from . import by_datumaro
+from . import by_datumaro, json_tools
 from .writing import Part, Picture, require_new, write_coco
 
 
@@ -36,7 +38,7 @@ def convert(
     Args:
         data: the ``data`` section of a config, with ``source``, the data set's folder.
         output: a new or empty folder. It is filled at once, when all is done.
-        form: one of our layouts, or a format of datumaro; found by itself if None.
+        form: one of our layouts, of ``json_tools.FORMS`` or of datumaro's; found by itself if None.
         copy: images; else they are hard links where that is possible.
 
     Raises:
@@ -61,7 +63,14 @@ def _read(data: Mapping[str, Any], form: str | None) -> tuple[dict[str, Part], s
         except UnknownLayout:
             if form is not None or data.get("layout"):
                 raise
-    return by_datumaro.read(str(data["source"]), form)
+    folder = os.path.expanduser(str(data["source"]))
+    if form is None or form in json_tools.FORMS:
+        found = json_tools.read(folder, form)
+        if found is not None:
+            return found
+        if form is not None:
+            raise ValueError(f"{folder} has no file of {form}; it looks like {looks_like(folder)}")
+    return by_datumaro.read(folder, form)
 
 
 def _by_our_readers(data: Mapping[str, Any]) -> tuple[dict[str, Part], str, Problems]:
