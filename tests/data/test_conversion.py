@@ -248,6 +248,33 @@ def test_createml_and_files_that_are_not_as_they_should_be(tmp_path):
         convert({"source": str(folder)}, tmp_path / "other", form="label_studio")
 
 
+def test_images_outside_the_folder_are_not_taken(tmp_path):
+    write_images(tmp_path, "secret.png", "linked/train/a.png", "named/b.png")
+    secret = str(tmp_path / "secret.png")
+    shapes = {"shapes": [{"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}]}
+    for name, path in (("a", secret), ("c", "../secret.png"), ("b", "b.png")):
+        content = {**shapes, "imagePath": path}
+        (tmp_path / "named" / f"{name}.json").write_text(json.dumps(content))
+    done = convert({"source": str(tmp_path / "named")}, tmp_path / "new")
+    assert list(boxes(tmp_path / "new")["train"]) == ["b.png"]
+    assert [(what, n) for what, n, _ in done.problems] == [("images that are missing, left out", 2)]
+    (tmp_path / "linked" / "train" / "b.png").symlink_to(secret)
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{x}.png", "width": 80, "height": 60}
+            for i, x in enumerate("ab")
+        ],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "linked" / "train.json").write_text(json.dumps(content))
+    data = {"source": str(tmp_path / "linked")}
+    with pytest.raises(ValueError, match="1 images are links that lead out of .*b.png"):
+        convert(data, tmp_path / "other")
+    convert({**data, "allow_outside": True}, tmp_path / "other")
+    assert (tmp_path / "other" / "train" / "b.png").samefile(secret)
+
+
 def test_without_datumaro_its_extra_is_named(tmp_path, monkeypatch, capsys):
     for name in list(sys.modules):
         if name.partition(".")[0] == "datumaro":

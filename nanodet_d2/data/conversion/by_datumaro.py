@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def read(folder: str, form: str | None) -> tuple[dict[str, Part], str, Problems]
     form = _format(folder, form, DEFAULT_ENVIRONMENT)
     try:
         dataset = Dataset.import_from(folder, form)
-        parts, problems = _parts(dataset, _display_names(Path(folder)))
+        parts, problems = _parts(dataset, folder)
     except Exception as error:  # of any kind: its readers check little
         raise ValueError(f"{folder} cannot be read as {form}: {_reason(error)}") from error
     return parts, f"{form}, read by datumaro", problems
@@ -93,23 +93,27 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _parts(dataset: Any, display_names: Mapping[str, str]) -> tuple[dict[str, Part], Problems]:
+def _parts(dataset: Any, folder: str) -> tuple[dict[str, Part], Problems]:
     problems = Problems()
     labels = next((v for k, v in dataset.categories().items() if k.name == "label"), ())
-    codes = [label.name for label in labels]
+    codes, display_names = [label.name for label in labels], _display_names(Path(folder))
     names = [display_names.get(code, code) for code in codes]
     if len(set(names)) < len(names):
         names = codes
-    items = list(_items(dataset, names, problems))
+    items = list(_items(dataset, folder, names, problems))
     return gather(items, problems, order=names), problems
 
 
-def _items(dataset: Any, names: Sequence[str], problems: Problems) -> Iterator[Item]:
+def _items(dataset: Any, folder: str, names: Sequence[str], problems: Problems) -> Iterator[Item]:
     """The items that have an image, each with its boxes."""
+    root = Path(os.path.abspath(folder))
     for item in dataset:
         picture = _picture(item)
         if picture is None:
             problems.add("annotations without their image, left out", str(item.id))
+            continue
+        if picture.path and root not in Path(os.path.abspath(picture.path)).parents:
+            problems.add("images outside the data set's folder, left out", picture.path)
             continue
         boxes: list[Box] = []
         for annotation in item.annotations:

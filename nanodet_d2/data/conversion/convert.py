@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..files import Problems
 from ..formats import looks_like
-from ..paths import image_path, missing_files
+from ..paths import files_outside, image_path, missing_files
 from ..readers import LAYOUTS, SPLITS, UnknownLayout
 from ..sources import SplitSource, layout_of, read_split
 from . import by_datumaro, json_tools
@@ -95,6 +95,12 @@ def _with_images(
     paths = [
         image_path(folder, x["file_name"], allow_outside=allow_outside) for x in content["images"]
     ]
+    outside = [] if allow_outside else files_outside(paths, folder)
+    if outside:
+        raise ValueError(
+            f"{len(outside)} images are links that lead out of {folder}, the first: {outside[0]} "
+            "(data.allow_outside=true allows it)"
+        )
     missing = missing_files(paths)
     for path in sorted(missing):
         problems.add("images that are missing, left out", path)

@@ -17,7 +17,29 @@ from ..readers.content import box_around
 from .gathering import Box, Item, gather
 from .writing import Part, Picture
 
-_Images = dict[str, list[Path]]  # name -> images of that name below the data set's folder
+
+class _Images:
+    """Finds the images that files name, below a data set's folder."""
+
+    def __init__(self, root: Path):
+        self._root = Path(os.path.abspath(root))
+        self._by_name: dict[str, list[Path]] = {}
+        for relative in relative_files(str(root), IMAGE_SUFFIXES):
+            self._by_name.setdefault(relative.name, []).append(self._root / relative)
+
+    def find(self, name: str, beside: Path, problems: Problems) -> Path | None:
+        """That beside a file, else the only one of its name."""
+        name = name.replace("\\", "/")
+        place = Path(os.path.abspath(beside.parent / name))
+        if place.is_file() and self._root in place.parents:
+            return place
+        found = self._by_name.get(PurePosixPath(name).name, [])
+        if len(found) == 1:
+            return found[0]
+        problems.add(f"images that are {'there twice' if found else 'missing'}, left out", name)
+        return None
+
+
 _Reader = Callable[[Path, Any, _Images, Problems], Iterator[Item]]
 
 
@@ -48,9 +70,7 @@ def read(folder: str, form: str | None) -> tuple[dict[str, Part], str, Problems]
     if len(found) > 1:
         raise ValueError(f"{folder} could be {', '.join(found)}: choose one with --from")
     ((name, files),) = found.items()
-    images: _Images = {}
-    for relative in relative_files(folder, IMAGE_SUFFIXES):
-        images.setdefault(relative.name, []).append(root / relative)
+    images = _Images(root)
     items: dict[tuple[str, str], Item] = {}
     for relative, content in files:
         try:
@@ -75,21 +95,9 @@ def _first(content: Any) -> Mapping[str, Any]:
     return content[0] if listed else {}
 
 
-def _image(name: str, beside: Path, images: _Images, problems: Problems) -> Path | None:
-    """The image that a file names: beside it, else the only one of its name."""
-    name = name.replace("\\", "/")
-    if (beside.parent / name).is_file():
-        return Path(os.path.normpath(beside.parent / name))
-    found = images.get(PurePosixPath(name).name, [])
-    if len(found) == 1:
-        return found[0]
-    problems.add(f"images that are {'there twice' if found else 'missing'}, left out", name)
-    return None
-
-
 def _labelme(path: Path, content: Any, images: _Images, problems: Problems) -> Iterator[Item]:
     """A file for each image: points in pixels (https://github.com/wkentaro/labelme)."""
-    image = _image(content["imagePath"], path, images, problems)
+    image = images.find(content["imagePath"], path, problems)
     if image is None:
         return
     boxes = []
@@ -115,8 +123,8 @@ def _label_studio(path: Path, content: Any, images: _Images, problems: Problems)
             (x for x in map(_named, task["data"].values()) if x.lower().endswith(IMAGE_SUFFIXES)),
             "",
         )
-        image = _image(name, path, images, problems)
-        size = image and listed_image_size(image, problems)
+        image = images.find(name, path, problems)
+        size = None if image is None else listed_image_size(image, problems)
         if image is None or size is None:
             continue
         done = [x for x in task["annotations"] if not x.get("was_cancelled")]
@@ -158,7 +166,7 @@ def _around(value: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
 def _createml(path: Path, content: Any, images: _Images, problems: Problems) -> Iterator[Item]:
     """A list of images: boxes by their centre, in pixels."""
     for entry in content:
-        image = _image(entry["image"], path, images, problems)
+        image = images.find(entry["image"], path, problems)
         if image is None:
             continue
         boxes = []
