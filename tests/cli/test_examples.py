@@ -79,6 +79,7 @@ def _write_data() -> None:
     for split, paths in splits.items():
         shutil.copy(paths["json"], f"my/{split}.json")
         shutil.copytree(paths["images"], f"my/{split}")
+    shutil.copytree("my", "my/set", ignore=shutil.ignore_patterns("set"))
     Path("my_config.py").write_text(MY_CONFIG)
     picture = draw_picture(0, "val", 0, 96)[0]
     cv2.imwrite("street.jpg", picture)

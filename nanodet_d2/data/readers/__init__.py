@@ -14,7 +14,7 @@ from ..formats import looks_like
 from . import coco, voc, yolo, yolo_folder
 from .source import SPLITS, Layout, Source
 
-__all__ = ["READERS", "SPLITS", "Layout", "Source", "find_layout"]
+__all__ = ["LAYOUTS", "READERS", "SPLITS", "Layout", "Source", "UnknownLayout", "find_layout"]
 
 READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
     "json": coco.read,
@@ -22,6 +22,11 @@ READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
     "yolo": yolo.read,
 }
 _LAYOUTS = {"coco": coco.recognise, "voc": voc.recognise, "yolo": yolo_folder.recognise}
+LAYOUTS = tuple(_LAYOUTS)
+
+
+class UnknownLayout(ValueError):
+    """A folder is of no layout that there is a reader for."""
 
 
 def find_layout(folder: str, name: str | None = None) -> Layout:
@@ -33,8 +38,8 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it is of no layout that is known here, or could be of several; the message
-            names them.
+        UnknownLayout: if it is of none that is known here.
+        ValueError: if it could be of several; the message names them.
     """
     path = Path(folder)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
@@ -47,7 +52,7 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
     found = [layout for key in wanted for layout in _LAYOUTS[key](path)]
     if not found:
         what = f"of the layout {name}" if name else "that is known here"
-        raise ValueError(
+        raise UnknownLayout(
             f"{folder} has no data set {what}; it looks like {looks_like(folder)}. Allowed: COCO, "
             "Pascal VOC, YOLO; nanodet-d2 data convert makes COCO of others"
         )
