@@ -110,7 +110,7 @@ def test_a_training_on_its_own_evaluation_is_named_once(records, caplog):
     with caplog.at_level(logging.WARNING, logger="nanodet_d2"):
         warn_of_shared_images(train, build_test_loader(records[2:], mapper=mapper()))
         warn_of_shared_images(train, [[{}]])  # a loader of somebody else's
-        assert caplog.text == ""
+        assert not [x for x in caplog.records if x.name.startswith("nanodet_d2")]
         warn_of_shared_images(train, build_test_loader(records[1:], mapper=mapper()))
     assert "1 of the 5 images of the evaluation are trained on as well" in caplog.text
     assert f"The first: {records[1]['file_name']}" in caplog.text
