@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .division import SHARE, Rule, keep_part, val_names
-from .readers import READERS, Layout, Source, find_layout
+from .readers import READERS, Layout, Source, find_layout, voc
 from .readers.coco_schema import is_evaluable
 from .records import categories_by_id
 
@@ -58,7 +58,8 @@ def source_of(data: Mapping[str, Any], split: str) -> SplitSource | None:
     if data.get("source") and given is None:
         return _of_folder(data, split)
     whole = given if split == "train" else _given(data, "train")
-    if whole is not None and data.get("val_share") and _given(data, "val") is None:
+    divided = data.get("val_share") or data.get("split_file")
+    if whole is not None and divided and _given(data, "val") is None:
         return SplitSource(whole, split, rule_of(data))
     return SplitSource(given) if given is not None else None
 
@@ -147,7 +148,7 @@ def _of_folder(data: Mapping[str, Any], split: str) -> SplitSource:
     wanted = (data.get(split) or {}).get("split")
     if split == "train":
         files = _chosen(layout, wanted or "train", data, split)
-        divided = evaluated_split(data, layout) is None
+        divided = _given(data, "val") is None and evaluated_split(data, layout) is None
         return SplitSource(files, "train", rule_of(data)) if divided else SplitSource(files)
     name = evaluated_split(data, layout)
     if name is None:
@@ -187,12 +188,6 @@ def _layout(
         for key, source in layout.splits.items()
     }
     if layout.name == "voc" and not classes:  # a split may lack a class that another has
-        names = {
-            x["name"] for source in set(splits.values()) for x in _content_of(source)["categories"]
-        }
+        names = {name for source in set(splits.values()) for name in voc.names_in(source)}
         splits = {k: v._replace(classes=tuple(sorted(names))) for k, v in splits.items()}
     return layout._replace(splits=splits)
-
-
-def _content_of(source: Source) -> dict[str, Any]:
-    return READERS[source.form](source)

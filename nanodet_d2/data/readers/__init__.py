@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats import looks_like
-from . import coco, voc, yolo, yolo_folder
+from . import coco, voc, voc_folder, yolo, yolo_folder
 from .source import SPLITS, Layout, Source
 
 __all__ = ["READERS", "SPLITS", "Layout", "Source", "find_layout"]
@@ -21,7 +21,7 @@ READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
     "voc": voc.read,
     "yolo": yolo.read,
 }
-_LAYOUTS = {"coco": coco.recognise, "voc": voc.recognise, "yolo": yolo_folder.recognise}
+_LAYOUTS = {"coco": coco.recognise, "voc": voc_folder.recognise, "yolo": yolo_folder.recognise}
 
 
 def find_layout(folder: str, name: str | None = None) -> Layout:
@@ -36,13 +36,18 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
         ValueError: if it is of no layout that is known here, or could be of several; the message
             names them.
     """
-    path = Path(folder)
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return yolo_folder.described_layout(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"data set {folder} is neither a folder nor YOLO's data.yaml")
     if name is not None and name not in _LAYOUTS:
         raise ValueError(f"data.layout={name}; allowed: {', '.join(_LAYOUTS)}")
+    path = Path(folder)
+    if path.is_file() and path.suffix in (".yaml", ".yml") and name in (None, "yolo"):
+        return yolo_folder.described_layout(path)
+    if not path.exists():
+        raise FileNotFoundError(f"data set {folder} not found")
+    if not path.is_dir():
+        raise ValueError(
+            f"data set {folder} is neither a folder nor YOLO's data.yaml; it looks like "
+            f"{looks_like(folder)}"
+        )
     wanted = [name] if name else list(_LAYOUTS)
     found = [layout for key in wanted for layout in _LAYOUTS[key](path)]
     if not found:

@@ -12,15 +12,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
+from nanodet_d2.runtime.files import relative_files
 
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
-from .source import Layout, Source, files_in, folders_in, has_files, split_folders
-
-_XML = (".xml",)
-_LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
+from .source import Source
 
 
 def read(source: Source) -> dict[str, Any]:
@@ -62,15 +59,13 @@ def read_voc(
         ValueError: if there is no XML file, or none of them names an object.
     """
     problems = Problems()
-    parsed = _annotated_images(folder, images, problems)
+    parsed = _annotated_images(folder, images, listed, problems)
     names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
     if not names:
         found = f"; found: {problems}" if problems else ""
         raise ValueError(f"data set {folder} names no object; give data.classes{found}")
     content = Content(names, first_id=1, problems=problems)
     index = {name: i for i, name in enumerate(names)}
-    if listed is not None:
-        parsed = _only(parsed, listed, problems)
     for relative, image, root in parsed:
         size = _size(root) or listed_image_size(Path(images) / image, problems)
         if size is None:
@@ -94,26 +89,30 @@ def _listed(files: Sequence[str]) -> set[str]:
     return {line.split()[0] for line in lines if line.strip()}
 
 
-def _only(parsed: Sequence[_Parsed], listed: Collection[str], problems: Problems) -> list[_Parsed]:
+def _only(files: Sequence[Path], listed: Collection[str], problems: Problems) -> list[Path]:
     """Those that are listed."""
-    stems = {relative.with_suffix("").as_posix() for relative, _, _ in parsed}
-    for name in sorted(set(listed) - stems):
-        problems.add("listed images without their file or their image, left out", name)
-    return [x for x in parsed if x[0].with_suffix("").as_posix() in listed]
+    stems = {path.with_suffix("").as_posix(): path for path in files}
+    for name in sorted(set(listed) - set(stems)):
+        problems.add("listed images without their file, left out", name)
+    return [path for stem, path in stems.items() if stem in listed]
 
 
 # Path of a file, path of its image, both relative to their folders; content.
 _Parsed = tuple[Path, str, ElementTree.Element]
 
 
-def _annotated_images(folder: str, images: str, problems: Problems) -> list[_Parsed]:
-    """All files of annotations whose image is there, by path."""
+def _annotated_images(
+    folder: str, images: str, listed: Collection[str] | None, problems: Problems
+) -> list[_Parsed]:
+    """The files of annotations whose image is there, by path."""
     files = relative_files(folder, [".xml"])
     if not files:
         raise ValueError(
             f"data set {folder} has no .xml files; needed: Pascal VOC annotations; "
             f"it looks like {looks_like(folder)}"
         )
+    if listed is not None:
+        files = _only(files, listed, problems)
     known_images = find_images(images)
     parsed = []
     for relative in files:
@@ -143,6 +142,13 @@ def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) 
         if found is not None:
             return found
     return None
+
+
+def names_in(source: Source) -> set[str]:
+    """Classes of a source's objects."""
+    listed = _listed(source.listed) if source.listed else None
+    parsed = _annotated_images(source.annotations, source.images, listed, Problems())
+    return {name for _, _, root in parsed for name in _names(root)}
 
 
 def _names(root: ElementTree.Element) -> list[str]:
@@ -219,54 +225,3 @@ def _around_polygon(polygon: ElementTree.Element) -> list[float]:
     if len(xs) != len(ys) or len(xs) < 3:
         raise ValueError(f"polygon of {len(xs)} x and {len(ys)} y; needed: three points")
     return box_around(xs, ys)
-
-
-def recognise(folder: Path) -> list[Layout]:
-    """The layouts of this kind that a folder may be: none or one."""
-    for place in (
-        folder,
-        *folders_in(folder),
-        *(y for x in folders_in(folder) for y in folders_in(x)),
-    ):
-        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir():
-            return [_devkit(place)]
-    splits = {}
-    for name, place in split_folders(folder).items():
-        source = _in_one_folder(place)
-        if source is not None:
-            splits[name] = source
-    if splits:
-        return [Layout("voc", "Pascal VOC, a folder a split", splits)]
-    source = _in_one_folder(folder)
-    return [Layout("voc", "Pascal VOC", {"train": source})] if source else []
-
-
-def _devkit(folder: Path) -> Layout:
-    """With ``Annotations``, ``JPEGImages`` and, maybe, ``ImageSets/Main/*.txt``."""
-    files = str(folder / "Annotations"), str(folder / "JPEGImages")
-    sets = folder / "ImageSets" / "Main"
-    lists = [sets / f"{name}.txt" for name in _LISTS if (sets / f"{name}.txt").is_file()]
-    if not lists:
-        return Layout("voc", "Pascal VOC's devkit without lists", {"train": Source("voc", *files)})
-    splits = {path.stem: Source("voc", *files, listed=(str(path),)) for path in lists}
-    if "train" not in splits and "trainval" in splits:
-        splits["train"] = splits["trainval"]
-    return Layout("voc", "Pascal VOC's devkit with split lists", splits)
-
-
-def _in_one_folder(folder: Path) -> Source | None:
-    """XML files and images together in a folder, or each in a folder below it."""
-    if files_in(folder, _XML) and files_in(folder, IMAGE_SUFFIXES):
-        return Source("voc", str(folder), str(folder))
-    places = folders_in(folder)
-    annotations = [x for x in places if has_files(x, _XML)]
-    images = [x for x in places if has_files(x, IMAGE_SUFFIXES)]
-    if files_in(folder, _XML):
-        annotations = [folder]
-    if files_in(folder, IMAGE_SUFFIXES):
-        images = [folder]
-    if annotations and annotations == images:  # a folder a class, say, with both in it
-        return Source("voc", str(folder), str(folder))
-    if len(annotations) == len(images) == 1:
-        return Source("voc", str(annotations[0]), str(images[0]))
-    return None

@@ -1,0 +1,71 @@
+"""How a folder of Pascal VOC's says what its splits are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanodet_d2.runtime.files import IMAGE_SUFFIXES
+
+from .source import Layout, Source, files_in, folders_in, has_files, split_folders
+
+_XML = (".xml",)
+_LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
+
+
+def recognise(folder: Path) -> list[Layout]:
+    """The layouts of this kind that a folder may be: none or one."""
+    for place in (
+        folder,
+        *folders_in(folder),
+        *(y for x in folders_in(folder) for y in folders_in(x)),
+    ):
+        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir():
+            return [_devkit(place)]
+    places = split_folders(folder)
+    splits = {name: found for name, x in places.items() if (found := _in_one_folder(x))}
+    whole = None if splits else _in_one_folder(folder)
+    if whole is not None:  # the splits may be below it, as annotations/train and images/train
+        files, images = (split_folders(Path(x)) for x in (whole.annotations, whole.images))
+        splits = {
+            name: Source("voc", str(place), str(images[name]))
+            for name, place in files.items()
+            if name in images and has_files(place, _XML)
+        }
+    if splits:
+        return [Layout("voc", "Pascal VOC, a folder a split", splits)]
+    return [Layout("voc", "Pascal VOC", {"train": whole})] if whole else []
+
+
+def _devkit(folder: Path) -> Layout:
+    """With ``Annotations``, ``JPEGImages`` and, maybe, ``ImageSets/Main/*.txt``."""
+    files = str(folder / "Annotations"), str(folder / "JPEGImages")
+    sets = folder / "ImageSets" / "Main"
+    lists = [
+        path
+        for path in (sets / f"{name}.txt" for name in _LISTS)
+        if path.is_file() and path.read_text(encoding="utf-8-sig").strip()
+    ]
+    if not lists:
+        return Layout("voc", "Pascal VOC's devkit without lists", {"train": Source("voc", *files)})
+    splits = {path.stem: Source("voc", *files, listed=(str(path),)) for path in lists}
+    if "train" not in splits and "trainval" in splits:
+        splits["train"] = splits["trainval"]
+    return Layout("voc", "Pascal VOC's devkit with split lists", splits)
+
+
+def _in_one_folder(folder: Path) -> Source | None:
+    """XML files and images together in a folder, or each in a folder below it."""
+    if files_in(folder, _XML) and files_in(folder, IMAGE_SUFFIXES):
+        return Source("voc", str(folder), str(folder))
+    places = folders_in(folder)
+    annotations = [x for x in places if has_files(x, _XML)]
+    images = [x for x in places if has_files(x, IMAGE_SUFFIXES)]
+    if files_in(folder, _XML):
+        annotations = [folder]
+    if files_in(folder, IMAGE_SUFFIXES):
+        images = [folder]
+    if annotations and annotations == images:  # a folder a class, say, with both in it
+        return Source("voc", str(folder), str(folder))
+    if len(annotations) == len(images) == 1:
+        return Source("voc", str(annotations[0]), str(images[0]))
+    return None
