@@ -59,4 +59,6 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
     if len(found) > 1:
         choices = "; ".join(f"{x.what} (data.layout={x.name})" for x in found)
         raise ValueError(f"{folder} could be {choices}: choose one")
-    return found[0]
+    splits = found[0].splits
+    order = [x for x in SPLITS if x in splits] + [x for x in splits if x not in SPLITS]
+    return found[0]._replace(splits={x: splits[x] for x in order})

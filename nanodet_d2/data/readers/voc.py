@@ -19,6 +19,8 @@ from ..formats import looks_like
 from .content import Content, box_around
 from .source import Source
 
+_PRESENCE = re.compile(r"\s+(-1|0|1)$")
+
 
 def read(source: Source) -> dict[str, Any]:
     """The content of a source's files."""
@@ -49,20 +51,23 @@ def read_voc(
         folder: of the XML files, e.g. ``VOC2007/Annotations``.
         images: the folder that mirrors it, e.g. ``VOC2007/JPEGImages``.
         classes: names in the model's order; if none, those in the files, sorted.
-        listed: paths of the XML files that count, without suffix; all of them if None.
+        listed: paths of the XML files that count, without suffix, or with 1, 0 or -1 behind them;
+            all files if None.
         ignore_difficult: ``difficult`` objects become COCO's ``iscrowd``; else they count too.
 
     Returns:
         ``images``, ``annotations`` and ``categories`` as in a COCO file, and ``problems``.
 
     Raises:
-        ValueError: if there is no XML file, or none of them names an object.
+        ValueError: if there is no XML file, or none that is listed, or none names an object.
     """
     problems = Problems()
     parsed = _annotated_images(folder, images, listed, problems)
     names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
+    found = f"; found: {problems}" if problems else ""
+    if listed is not None and not parsed:
+        raise ValueError(f"data set {folder} has none of the listed images{found}")
     if not names:
-        found = f"; found: {problems}" if problems else ""
         raise ValueError(f"data set {folder} names no object; give data.classes{found}")
     content = Content(names, first_id=1, problems=problems)
     index = {name: i for i, name in enumerate(names)}
@@ -84,17 +89,19 @@ def read_voc(
 
 
 def _listed(files: Sequence[str]) -> set[str]:
-    """The first word of each line: those of a class tell in a second whether it is there."""
+    """The lines of files."""
     lines = [x for path in files for x in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    return {line.split()[0] for line in lines if line.strip()}
+    return {line.strip() for line in lines if line.strip()}
 
 
 def _only(files: Sequence[Path], listed: Collection[str], problems: Problems) -> list[Path]:
     """Those that are listed."""
     stems = {path.with_suffix("").as_posix(): path for path in files}
-    for name in sorted(set(listed) - set(stems)):
+    # A list of a class tells behind each name whether it is there.
+    wanted = {name if name in stems else _PRESENCE.sub("", name) for name in listed}
+    for name in sorted(wanted - set(stems)):
         problems.add("listed images without their file, left out", name)
-    return [path for stem, path in stems.items() if stem in listed]
+    return [path for stem, path in stems.items() if stem in wanted]
 
 
 # Path of a file, path of its image, both relative to their folders; content.

@@ -13,14 +13,22 @@ _LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are o
 
 
 def recognise(folder: Path) -> list[Layout]:
-    """The layouts of this kind that a folder may be: none or one."""
-    for place in (
-        folder,
-        *folders_in(folder),
-        *(y for x in folders_in(folder) for y in folders_in(x)),
-    ):
-        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir():
-            return [_devkit(place)]
+    """The layouts of this kind that a folder may be: none or one.
+
+    Raises:
+        ValueError: for several devkits, or several folders of a split.
+    """
+    below = folders_in(folder)
+    devkits = [
+        place
+        for place in (folder, *below, *(y for x in below for y in folders_in(x)))
+        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir()
+    ]
+    if len(devkits) > 1:
+        found = ", ".join(str(x.relative_to(folder)) for x in devkits)
+        raise ValueError(f"{folder} has several devkits of Pascal VOC: {found}; choose one of them")
+    if devkits:
+        return [_devkit(devkits[0])]
     places = split_folders(folder)
     splits = {name: found for name, x in places.items() if (found := _in_one_folder(x))}
     whole = None if splits else _in_one_folder(folder)
