@@ -54,7 +54,7 @@ def pictures() -> tuple[Picture, ...]:
             cells.resize((80, 60), Image.Resampling.BICUBIC).save(file, "JPEG", exif=exif)
             size = (80, 60) if i == 1 else (60, 80)
             boxes = [_box(rng) for _ in range(0 if i == 2 else 3)]
-            found.append(Picture(f"{split} ü {i}", split, size, tuple(boxes), file.getvalue()))
+            found.append(Picture(f"{split}.rf ü {i}", split, size, tuple(boxes), file.getvalue()))
     return tuple(found)
 
 

@@ -30,9 +30,7 @@ def test_no_data_set(tmp_path):
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     layouts.put_coco(tmp_path / "mine.json", of("train"))
-    with pytest.raises(
-        ValueError, match=r"neither a folder nor YOLO's data.yaml; it looks like CO"
-    ):
+    with pytest.raises(ValueError, match=r"neither a folder nor YOLO's data.yaml; it looks"):
         layout_of(data_section(tmp_path / "mine.json"))
     (tmp_path / "mine.yaml").write_text("model: nano\n")
     with pytest.raises(ValueError, match="mine.yaml is no description of a YOLO data set"):
@@ -61,9 +59,7 @@ def test_two_layouts_in_one_folder(tmp_path):
 def test_two_coco_files_of_a_split(tmp_path):
     layouts.coco_images_below(tmp_path)
     shutil.copy(tmp_path / "annotations" / "train.json", tmp_path / "annotations" / "train_2.json")
-    with pytest.raises(
-        ValueError, match=r"several COCO files for train: .*train.json and .*train_2"
-    ):
+    with pytest.raises(ValueError, match=r"several COCO files for train: .*train.json and "):
         find_layout(str(tmp_path))
     (tmp_path / "annotations" / "train_2.json").rename(tmp_path / "annotations" / "all.json")
     with pytest.raises(ValueError, match="all.json does not say what split it is of, beside"):
@@ -85,9 +81,7 @@ def test_several_descriptions(tmp_path):
 def test_several_devkits_or_folders_of_a_split(tmp_path):
     for year in (2007, 2012):
         layouts.voc_devkit(tmp_path / "VOCdevkit" / f"VOC{year}")
-    with pytest.raises(
-        ValueError, match=r"devkits of Pascal VOC: VOCdevkit.VOC2007, VOCdevkit.VOC"
-    ):
+    with pytest.raises(ValueError, match=r"devkits of Pascal VOC: VOCdevkit.VOC2007, VOC"):
         find_layout(str(tmp_path))
     for name in ("val", "valid"):
         layouts.put_voc(tmp_path / "two" / name, tmp_path / "two" / name, of("val"))
@@ -103,7 +97,7 @@ def test_several_devkits_or_folders_of_a_split(tmp_path):
         (dict(train=["images/train", 7]), "allowed: a path, or a list of paths"),
         (
             dict(names={0: "a", 2: "b"}),
-            "names has the keys 0, 2; allowed: 0, 1, 2, … without a gap",
+            "names has the keys 0, 2; allowed: 0, 1, 2, … with",
         ),
         (dict(names={"a": 0, "b": 1}), "names has the keys a, b; allowed: 0, 1"),
         (dict(names="dog"), "names is 'dog'; allowed: a list, or a mapping"),
