@@ -88,37 +88,66 @@ def choose_groups(groups: Sequence[Sequence[Collection[Any]]], rule: Rule) -> se
     counts = [
         collections.Counter(c for image in group for c in set(image) or {None}) for group in groups
     ]
-    total: collections.Counter[Any] = collections.Counter()
-    for count in counts:
-        total.update(count)
-    wanted = {c: rule.share * n for c, n in total.items()}
-    open_images = rule.share * sum(map(len, groups))
+    val = _Validation([len(group) for group in groups], counts, rule.share)
     order = list(range(len(groups)))
     random.Random(rule.seed).shuffle(order)
-    having: dict[Any, list[int]] = {c: [] for c in total}
+    having: dict[Any, list[int]] = collections.defaultdict(list)
     for i in order:
         for c in counts[i]:
             having[c].append(i)
-    chosen: set[int] = set()
     left = set(order)
-    to_train = dict(total)  # images of a class that are not for validation
-    for rarest in sorted(total, key=lambda c: (total[c], str(c))):
+    for rarest in sorted(having, key=lambda c: (val.left_to_train[c], str(c))):
         for i in (x for x in having[rarest] if x in left):
             left.discard(i)
-            # To validation where that brings the class closer to its share, and there is room.
-            fits = counts[i][rarest] <= 2 * wanted[rarest] and len(groups[i]) <= 2 * open_images
-            if fits and all(n < to_train[c] for c, n in counts[i].items()):
-                chosen.add(i)
-                open_images -= len(groups[i])
-                for c, n in counts[i].items():
-                    wanted[c] -= n
-                    to_train[c] -= n
-    if not chosen or len(chosen) == len(groups):
+            # Where that brings the class closer to its share.
+            if counts[i][rarest] <= 2 * val.wanted[rarest]:
+                val.take(i)
+    # Of many rare classes, each may round to none. Then others make the share up.
+    for i in sorted(set(order) - val.chosen, key=lambda i: (-val.lack(i), order[i])):
+        val.take(i)
+    if not val.chosen or len(val.chosen) == len(groups):
         raise ValueError(
             f"{sum(map(len, groups))} images in {len(groups)} groups cannot be divided by "
             f"data.val_share={rule.share:g}: give data.val, or another share"
         )
-    return chosen
+    return val.chosen
+
+
+class _Validation:
+    """The side of validation, as groups are taken for it.
+
+    Args:
+        sizes: of the groups, in images.
+        counts: of each group, the images of each class.
+        share: of all images that it is to have.
+    """
+
+    def __init__(self, sizes: Sequence[int], counts: Sequence[Mapping[Any, int]], share: float):
+        self.chosen: set[int] = set()
+        self.left_to_train: collections.Counter[Any] = collections.Counter()
+        for count in counts:
+            self.left_to_train.update(count)
+        self.wanted = {c: share * n for c, n in self.left_to_train.items()}
+        self._room = share * sum(sizes)
+        self._sizes, self._counts = sizes, counts
+
+    def take(self, i: int) -> None:
+        """Take a group if there is room, and its classes keep an image to be learnt from."""
+        count = self._counts[i]
+        if self._sizes[i] > 2 * self._room or any(
+            n >= self.left_to_train[c] for c, n in count.items()
+        ):
+            return
+        self.chosen.add(i)
+        self._room -= self._sizes[i]
+        for c, n in count.items():
+            self.wanted[c] -= n
+            self.left_to_train[c] -= n
+
+    def lack(self, i: int) -> float:
+        """Images that a group's classes lack of their shares, on average."""
+        count = self._counts[i]
+        return sum(self.wanted[c] * n for c, n in count.items()) / sum(count.values())
 
 
 def _classes_of(content: Mapping[str, Any]) -> dict[str, set[str]]:

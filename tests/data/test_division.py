@@ -116,9 +116,7 @@ def test_a_class_of_one_image_stays_in_train():
 
 @pytest.mark.parametrize("groups", [[], [[{1}]], [[{1}] * 5], [[{1}], [{2}]]])
 def test_no_side_is_empty(groups):
-    with pytest.raises(
-        ValueError, match=r"cannot be divided by data\.val_share=0\.2: give"
-    ):
+    with pytest.raises(ValueError, match=r"cannot be divided by data\.val_share=0\.2: give"):
         choose_groups(groups, Rule())
 
 

@@ -84,7 +84,9 @@ def recognise(folder: Path) -> list[Layout]:
     """
     splits: dict[str, Source] = {}
     for path in _coco_files(folder):
-        split = split_of(path.stem) or split_of(path.parent.name) or ""
+        # Of the data set's own folder the name says nothing.
+        above = split_of(path.parent.name) if path.parent != folder else None
+        split = split_of(path.stem) or above or ""
         source = Source("json", str(path), str(_image_folder(path, folder, split)))
         if split in splits:
             raise ValueError(
