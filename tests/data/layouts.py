@@ -208,6 +208,14 @@ def voc_mirrored_splits(folder: Path) -> Path:
     return folder
 
 
+def voc_splits_of_images(folder: Path) -> Path:
+    """Both in images/train, beside folders of other things."""
+    for split in SPLITS:
+        put_voc(folder / "images" / split, folder / "images" / split, of(split))
+    (folder / "scripts").mkdir()
+    return folder
+
+
 def voc_split_folders(folder: Path) -> Path:
     for split, name in (("train", "training"), ("val", "validation"), ("test", "Test")):
         put_voc(folder / name, folder / name, of(split))
@@ -233,7 +241,7 @@ def yolo_path_and_mapping(folder: Path) -> Path:
         put_yolo(place / "labels", place / "images", of(split))
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
     path = folder / "configs" / "mine.yaml"
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     splits = "".join(f"{x}: {x}/images # of them\n" for x in SPLITS)
     path.write_text(f"path: ../pictures\n{splits}names:\n{names}", encoding="utf-8")
     return path
@@ -311,6 +319,7 @@ WITH_SPLITS: tuple[Writer, ...] = (
     voc_devkit,
     voc_devkit_below,
     voc_mirrored_splits,
+    voc_splits_of_images,
     voc_split_folders,
     voc_mirrored_in_splits,
     yolo_folders,

@@ -81,7 +81,7 @@ def test_several_descriptions(tmp_path):
 def test_several_devkits_or_folders_of_a_split(tmp_path):
     for year in (2007, 2012):
         layouts.voc_devkit(tmp_path / "VOCdevkit" / f"VOC{year}")
-    with pytest.raises(ValueError, match=r"devkits of Pascal VOC: VOCdevkit.VOC2007, VOC"):
+    with pytest.raises(ValueError, match=r"devkits of Pascal VOC: VOC2007, VOC2012"):
         find_layout(str(tmp_path))
     for name in ("val", "valid"):
         layouts.put_voc(tmp_path / "two" / name, tmp_path / "two" / name, of("val"))
@@ -147,3 +147,21 @@ def test_classes_that_differ_between_splits(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="Only in data.val: dragon; lacking in it: 狗"):
         split_name(data_section(tmp_path), "val")
+
+
+def test_splits_where_they_are_not_looked_for(tmp_path):
+    """All images as train would be trained on those for the test."""
+    for scene in ("street", "field"):
+        for split in ("train", "test"):
+            place = tmp_path / scene / split
+            layouts.put_voc(place, place, of(split))
+    with pytest.raises(ValueError, match=r"has the folder field.test: give a .* data.layout=voc"):
+        find_layout(str(tmp_path))
+    assert set(find_layout(str(tmp_path), "voc").splits) == {"train"}
+    assert set(find_layout(str(tmp_path / "street")).splits) == {"train", "test"}
+
+
+def test_a_test_split_alone(tmp_path):
+    layouts.put_voc(tmp_path / "test", tmp_path / "test", of("test"))
+    with pytest.raises(ValueError, match="has no split train for data.train; it is Pascal VOC, a"):
+        split_name(data_section(tmp_path), "train")

@@ -81,6 +81,17 @@ def test_each_split_has_its_images_and_boxes(written, write):
     assert_is(registered(data, "val"), truth("test"))
 
 
+@each_layout
+def test_a_folder_in_a_folder(tmp_path, write):
+    """As archives are unpacked."""
+    write(tmp_path / "archive" / "set 1")
+    (tmp_path / "README.md").write_text("# A set")
+    if write is not layouts.yolo_path_and_mapping:  # which is given as a file
+        data = data_section(tmp_path)
+        assert_is(registered(data, "train"), truth("train"))
+        assert_is(registered(data, "val"), truth("val"))
+
+
 @each_without
 def test_a_fifth_of_a_set_without_splits_is_kept_for_validation(written, write):
     data = data_section(written(write))
@@ -175,3 +186,25 @@ def test_a_split_of_other_files_goes_before_the_folders(written, tmp_path):
     data["val"] = {"json": str(tmp_path / "mine.json"), "images": images}
     assert_is(registered(data, "train"), truth())
     assert_is(registered(data, "val"), truth("test"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "splits"),
+    [
+        ("bccd", {"train": 205, "val": 87, "test": 72, "trainval": 292}),
+        ("cards", {"train": 296, "test": 67}),
+    ],
+)
+def test_real_sets_as_they_lie(shared, folder, splits):
+    place = shared / "real" / folder
+    if not place.is_dir():
+        pytest.skip(f"{place} is absent")
+    layout = layout_of(data_section(place))
+    assert list(layout.splits) == list(splits)
+    for name, count in splits.items():
+        assert len(split_content(data_section(place, val=name), "val")[0]["images"]) == count
+    classes = {
+        "bccd": ["Platelets", "RBC", "WBC"],
+        "cards": ["ace", "jack", "king", "nine", "queen", "ten"],
+    }
+    assert class_names(data_section(place)) == classes[folder]

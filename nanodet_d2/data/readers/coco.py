@@ -95,14 +95,12 @@ def recognise(folder: Path) -> list[Layout]:
                 "data.train.images=… and the same of data.val"
             )
         splits[split] = source
-    if "" in splits:
-        if len(splits) > 1:
-            named = ", ".join(x for x in splits if x)
-            raise ValueError(
-                f"{splits[''].annotations} does not say what split it is of, beside {named}: "
-                f"put one of {', '.join(SPLITS)} into its name"
-            )
-        splits = {"train": splits[""]}
+    if "" in splits and len(splits) > 1:
+        named = ", ".join(x for x in splits if x)
+        raise ValueError(
+            f"{splits[''].annotations} does not say what split it is of, beside {named}: "
+            f"put one of {', '.join(SPLITS)} into its name"
+        )
     return [Layout("coco", "COCO", splits)] if splits else []
 
 

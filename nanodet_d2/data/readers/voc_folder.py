@@ -41,7 +41,7 @@ def recognise(folder: Path) -> list[Layout]:
         }
     if splits:
         return [Layout("voc", "Pascal VOC, a folder a split", splits)]
-    return [Layout("voc", "Pascal VOC", {"train": whole})] if whole else []
+    return [Layout("voc", "Pascal VOC", {"": whole})] if whole else []
 
 
 def _devkit(folder: Path) -> Layout:
@@ -54,7 +54,7 @@ def _devkit(folder: Path) -> Layout:
         if path.is_file() and path.read_text(encoding="utf-8-sig").strip()
     ]
     if not lists:
-        return Layout("voc", "Pascal VOC's devkit without lists", {"train": Source("voc", *files)})
+        return Layout("voc", "Pascal VOC's devkit without lists", {"": Source("voc", *files)})
     splits = {path.stem: Source("voc", *files, listed=(str(path),)) for path in lists}
     if "train" not in splits and "trainval" in splits:
         splits["train"] = splits["trainval"]
@@ -72,8 +72,8 @@ def _in_one_folder(folder: Path) -> Source | None:
         annotations = [folder]
     if files_in(folder, IMAGE_SUFFIXES):
         images = [folder]
-    if annotations and annotations == images:  # a folder a class, say, with both in it
-        return Source("voc", str(folder), str(folder))
     if len(annotations) == len(images) == 1:
         return Source("voc", str(annotations[0]), str(images[0]))
+    if annotations and annotations == images:  # a folder a class, say, with both in it
+        return Source("voc", str(folder), str(folder))
     return None

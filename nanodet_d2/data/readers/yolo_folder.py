@@ -115,7 +115,7 @@ def _common(root: Path, listed: Sequence[str]) -> str:
 def _undescribed(folder: Path) -> list[Layout]:
     """Folders ``images`` and ``labels``, or images and text files together."""
     inside = folder / "images" if (folder / "images").is_dir() else folder
-    places = split_folders(folder) or split_folders(inside) or {"train": inside}
+    places = split_folders(folder) or split_folders(inside) or {"": inside}
     places = {split: place for split, place in places.items() if _has_labels(place)}
     if not places:
         return []
