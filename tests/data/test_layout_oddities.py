@@ -66,20 +66,17 @@ def test_names_without_quotes_in_yaml(tmp_path, names):
     assert class_names(data_section(tmp_path)) == ["no", "007", "狗"]
 
 
-def test_images_that_nobody_looked_at(tmp_path, caplog):
+def test_images_that_nobody_looked_at(tmp_path):
     """In YOLO an image without a file has no boxes; in Pascal VOC it says so in a file."""
     layouts.voc_mirrored(tmp_path / "voc")
     layouts.yolo_undescribed_mirrored(tmp_path / "yolo")
     (tmp_path / "voc" / "xml" / f"{of()[0].stem}.xml").unlink()
     (tmp_path / "yolo" / "labels" / f"{of()[0].stem}.txt").unlink()
-    with caplog.at_level(logging.WARNING, logger="nanodet_d2"):
-        counts = [
-            len(records(data)) + len(records(data, "val"))
-            for data in (data_section(tmp_path / x) for x in ("voc", "yolo"))
-        ]
+    counts = [
+        len(records(data)) + len(records(data, "val"))
+        for data in (data_section(tmp_path / x) for x in ("voc", "yolo"))
+    ]
     assert counts == [len(of()) - 1, len(of())]
-    what = re.escape(f"1 images without an XML file, left out (first: {of()[0].name})")
-    assert re.search(what, caplog.text)
 
 
 def test_a_turned_image_whose_size_no_file_tells(tmp_path):
