@@ -83,11 +83,22 @@ def layout_of(data: Mapping[str, Any]) -> Layout:
 
 
 def rule_of(data: Mapping[str, Any]) -> Rule:
-    """How ``data`` says to divide images."""
-    share = data.get("val_share")
+    """How ``data`` says to divide images.
+
+    Raises:
+        ValueError: for a share or a seed that is no number.
+    """
+    share, seed = data.get("val_share"), data.get("split_seed")
+    try:
+        share, seed = float(SHARE if share is None else share), int(seed or 0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"data.val_share={share}, data.split_seed={seed}; allowed: a number above 0 and below "
+            "1, and a whole number"
+        ) from error
     return Rule(
-        share=float(SHARE if share is None else share),
-        seed=int(data.get("split_seed") or 0),
+        share=share,
+        seed=seed,
         group_by=str(data.get("group_by") or ""),
         file=os.path.expanduser(str(data.get("split_file") or "")),
     )

@@ -126,6 +126,12 @@ def test_a_share_is_between_0_and_1(folder, share):
         split_name(data_section(folder, val_share=share), "val")
 
 
+@pytest.mark.parametrize("keys", [dict(val_share="much"), dict(split_seed="first")])
+def test_a_share_and_a_seed_are_numbers(folder, keys):
+    with pytest.raises(ValueError, match=r"data\.val_share=.*, data\.split_seed=.*; allowed: a"):
+        split_name(data_section(folder, **keys), "train")
+
+
 def test_images_of_a_video_stay_together(tmp_path):
     boxes = {f"video {i // 10}/frame {i % 10}.jpg": ["a"] for i in range(200)}
     boxes |= {f"single {i}.jpg": ["a"] for i in range(50)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 
 import pytest
@@ -165,3 +166,54 @@ def test_a_test_split_alone(tmp_path):
     layouts.put_voc(tmp_path / "test", tmp_path / "test", of("test"))
     with pytest.raises(ValueError, match="has no split train for data.train; it is Pascal VOC, a"):
         split_name(data_section(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (layouts.voc_devkit, "ImageSets/Main/train.txt", "no text in UTF-8: 'utf-8' codec can't"),
+        (layouts.yolo_text_files, "train.txt", "no text in UTF-8"),
+        (layouts.yolo_undescribed, "classes.txt", "no text in UTF-8"),
+        (layouts.yolo_folders, "data.yaml", "no YAML: 'utf-8' codec can't"),
+        (layouts.coco_annotations, "annotations/instances_train2017.json", "not valid json"),
+    ],
+)
+def test_texts_of_another_encoding(tmp_path, write, name, message):
+    """The file is named."""
+    write(tmp_path)
+    text = (tmp_path / name).read_text("utf-8").replace("狗", "Hündin")
+    (tmp_path / name).write_bytes(text.replace("\\u72d7", "ü").encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as caught:
+        split_name(data_section(tmp_path), "train")
+    assert str(tmp_path / name) in str(caught.value) and type(caught.value) is ValueError
+
+
+def test_a_description_that_is_no_yaml(tmp_path):
+    layouts.yolo_undescribed(tmp_path)
+    (tmp_path / "other.yaml").write_text("a: [1\n")
+    assert find_layout(str(tmp_path)).what == "YOLO without a description"
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [a, b\n")
+    with pytest.raises(ValueError, match="data.yaml is no YAML: while parsing a flow sequence"):
+        find_layout(str(tmp_path))
+
+
+@pytest.mark.parametrize("write", layouts.WITH_SPLITS, ids=lambda x: x.__name__)
+def test_damaged_files_never_end_in_a_traceback(tmp_path, write):
+    """An error of one line that names a file or a key, or a reading of what is left."""
+    for seed in range(6):
+        rng, place = random.Random(seed), tmp_path / str(seed)
+        data = data_section(write(place))
+        files = sorted(x for x in place.rglob("*") if x.is_file() and x.suffix != ".jpg")
+        for path in rng.sample(files, 2):
+            whole = path.read_bytes()
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(whole))] = rng.randrange(256)
+            options = [b"", bytes(damaged), rng.randbytes(99), whole[: rng.randrange(len(whole))]]
+            path.write_bytes(rng.choice(options))
+        try:
+            for split in ("train", "val"):
+                split_name(data, split)
+                split_content(data, split)
+        except (ValueError, FileNotFoundError) as error:
+            assert type(error) in (ValueError, FileNotFoundError), error
+            assert "\n" not in str(error) and (str(place) in str(error) or "data." in str(error))

@@ -17,7 +17,7 @@ from nanodet_d2.runtime.files import relative_files
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
-from .source import Source
+from .source import Source, lines_of
 
 _PRESENCE = re.compile(r"\s+(-1|0|1)$")
 
@@ -28,7 +28,7 @@ def read(source: Source) -> dict[str, Any]:
         source.annotations,
         source.images,
         source.classes,
-        listed=_listed(source.listed) if source.listed else None,
+        listed=_listed(source),
         ignore_difficult=source.ignore_difficult,
     )
 
@@ -88,10 +88,10 @@ def read_voc(
     return content.as_coco()
 
 
-def _listed(files: Sequence[str]) -> set[str]:
-    """The lines of files."""
-    lines = [x for path in files for x in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    return {line.strip() for line in lines if line.strip()}
+def _listed(source: Source) -> set[str] | None:
+    """The lines of a source's lists, if it has any."""
+    lines = {line for path in source.listed for line in lines_of(Path(path))}
+    return lines if source.listed else None
 
 
 def _only(files: Sequence[Path], listed: Collection[str], problems: Problems) -> list[Path]:
@@ -153,8 +153,7 @@ def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) 
 
 def names_in(source: Source) -> set[str]:
     """Classes of a source's objects."""
-    listed = _listed(source.listed) if source.listed else None
-    parsed = _annotated_images(source.annotations, source.images, listed, Problems())
+    parsed = _annotated_images(source.annotations, source.images, _listed(source), Problems())
     return {name for _, _, root in parsed for name in _names(root)}
 
 

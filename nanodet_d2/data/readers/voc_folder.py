@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nanodet_d2.runtime.files import IMAGE_SUFFIXES
 
-from .source import Layout, Source, files_in, folders_in, has_files, split_folders
+from .source import Layout, Source, files_in, folders_in, has_files, lines_of, split_folders
 
 _XML = (".xml",)
 _LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
@@ -51,7 +51,7 @@ def _devkit(folder: Path) -> Layout:
     lists = [
         path
         for path in (sets / f"{name}.txt" for name in _LISTS)
-        if path.is_file() and path.read_text(encoding="utf-8-sig").strip()
+        if path.is_file() and lines_of(path)
     ]
     if not lists:
         return Layout("voc", "Pascal VOC's devkit without lists", {"": Source("voc", *files)})

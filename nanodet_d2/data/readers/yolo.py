@@ -15,7 +15,7 @@ from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
-from .source import Source
+from .source import Source, lines_of
 
 # Shares of the image's size that a number may lie outside it: boxes reach beyond by rounding and
 # by augmentation, while pixels and percent lie far off.
@@ -112,10 +112,7 @@ def _listed_images(source: Source, problems: Problems) -> Iterator[Path]:
         if entry.is_dir():
             yield from (entry / x for x in relative_files(str(entry), IMAGE_SUFFIXES))
             continue
-        for line in entry.read_text(encoding="utf-8-sig").splitlines():
-            name = line.strip()
-            if not name:
-                continue
+        for name in lines_of(entry):
             places = [Path(source.images, name), entry.parent / name]
             image = next((x for x in places if x.is_file()), None)
             if image is None:

@@ -12,7 +12,7 @@ import yaml
 from nanodet_d2.runtime.files import IMAGE_SUFFIXES
 
 from ..formats import is_yolo_line
-from .source import Layout, Source, files_in, has_files, split_folders
+from .source import Layout, Source, files_in, has_files, lines_of, split_folders
 from .yolo import mirrored_labels
 
 _YAML = (".yaml", ".yml")
@@ -64,7 +64,11 @@ def described_layout(path: Path) -> Layout:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The description; None for another file."""
+    """The description; None for another file.
+
+    Raises:
+        ValueError: if it has a description's name, but is no YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = yaml.safe_load(text)
@@ -72,8 +76,10 @@ def _read(path: Path) -> dict[str, Any] | None:
             return None
         # As they are written: YAML takes "no" for a truth value and "007" for a number.
         return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if path.stem not in _USUAL:
+            return None
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _names(names: Any, path: Path) -> tuple[str, ...]:
@@ -138,7 +144,7 @@ def _has_labels(place: Path) -> bool:
         for name in names
         if name.endswith(".txt") and name not in _NAME_FILES
     )
-    return any(is_yolo_line(path) for path in texts)
+    return any(path.is_file() and is_yolo_line(path) for path in texts)
 
 
 def _listed_names(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
@@ -146,6 +152,5 @@ def _listed_names(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
     for place in (folder, folder / "labels", *places):
         for name in _NAME_FILES:
             if (place / name).is_file():
-                lines = (place / name).read_text(encoding="utf-8-sig").splitlines()
-                return tuple(line.strip() for line in lines if line.strip())
+                return tuple(lines_of(place / name))
     return ()
