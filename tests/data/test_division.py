@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nanodet_d2.data.division import Rule, choose_groups, val_names, write_division
 from nanodet_d2.data.sources import source_of, summary
 from nanodet_d2.data.splits import class_names, split_content, split_name
-from tests.data import layouts
-from tests.data.layouts import data_section, of
+from tests.data import layouts, one_set
+from tests.data.one_set import data_section, of
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
@@ -151,7 +151,7 @@ def test_a_division_can_be_given_again(folder, tmp_path):
     write_division(tmp_path / "new" / "split.json", train, val)
     again = data_section(folder, split_file=str(tmp_path / "new" / "split.json"))
     assert names(again, "train") == set(train) and names(again, "val") == set(val)
-    assert class_names(again) == layouts.CLASSES
+    assert class_names(again) == one_set.CLASSES
     # Beside a COCO file, too.
     section = {"json": str(folder / "labels.json"), "images": str(folder / "images")}
     for keys in (dict(val_share=0.3, split_seed=7), dict(split_file=again["split_file"])):

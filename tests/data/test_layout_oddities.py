@@ -15,8 +15,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from nanodet_d2.data.splits import class_names, num_classes, split_content, split_name
-from tests.data import layouts
-from tests.data.layouts import CLASSES, Picture, data_section, of
+from tests.data import layouts, one_set
+from tests.data.one_set import CLASSES, Picture, data_section, of
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
@@ -29,7 +29,7 @@ def records(data: dict, split: str = "train") -> list[dict]:
 
 @pytest.mark.parametrize("ids", [(0, 1, 2), (1, 2, 3), (-3, 5, 10**12), ("a", "b", "c")])
 def test_category_ids_start_anywhere(tmp_path, monkeypatch, ids):
-    monkeypatch.setattr(layouts, "_IDS", ids)
+    monkeypatch.setattr(one_set, "IDS", ids)
     data = data_section(layouts.coco_annotations(tmp_path))
     assert class_names(data) == CLASSES
     found = {Path(x["file_name"]).name: len(x["annotations"]) for x in records(data)}
@@ -45,9 +45,9 @@ ODD_NAMES = ["007", "a & <b>", "c: d", "e, f", "no", "x / y", "Ёж", "ไฟ", 
 def test_names_of_classes_are_taken_as_they_are_written(tmp_path, monkeypatch, write):
     boxes = tuple((i, 1, 2, 10, 20) for i in range(len(ODD_NAMES)))
     each = tuple(x._replace(boxes=boxes) for x in of())
-    monkeypatch.setattr(layouts, "pictures", lambda: each)
-    monkeypatch.setattr(layouts, "CLASSES", ODD_NAMES)
-    monkeypatch.setattr(layouts, "_IDS", range(3, 3 + len(ODD_NAMES)))
+    monkeypatch.setattr(one_set, "pictures", lambda: each)
+    monkeypatch.setattr(one_set, "CLASSES", ODD_NAMES)
+    monkeypatch.setattr(one_set, "IDS", range(3, 3 + len(ODD_NAMES)))
     data = data_section(write(tmp_path))
     assert class_names(data) == ODD_NAMES
     assert MetadataCatalog.get(split_name(data, "val")).thing_classes == ODD_NAMES
@@ -179,10 +179,10 @@ def test_several_thousand_classes(tmp_path, monkeypatch, write):
         split = "train" if i < 60 else "val"
         boxes = tuple((c, 1, 1, 4, 4) for c in range(i % 60, count, 60))  # each class twice
         each.append(Picture(f"{i:03}", split, (8, 8), boxes, file.getvalue()))
-    monkeypatch.setattr(layouts, "pictures", lambda: tuple(each))
-    monkeypatch.setattr(layouts, "SPLITS", {"train": 60, "val": 60})
-    monkeypatch.setattr(layouts, "CLASSES", [f"class {i:04}" for i in range(count)])
-    monkeypatch.setattr(layouts, "_IDS", range(count))
+    monkeypatch.setattr(one_set, "pictures", lambda: tuple(each))
+    monkeypatch.setattr(one_set, "SPLITS", {"train": 60, "val": 60})
+    monkeypatch.setattr(one_set, "CLASSES", [f"class {i:04}" for i in range(count)])
+    monkeypatch.setattr(one_set, "IDS", range(count))
     data = data_section(write(tmp_path))
     before = time.process_time()
     assert num_classes(data) == count
@@ -192,14 +192,14 @@ def test_several_thousand_classes(tmp_path, monkeypatch, write):
 
 
 def test_a_link_to_images_elsewhere_has_to_be_allowed(tmp_path):
-    layouts.put(tmp_path / "elsewhere", of())
+    one_set.put(tmp_path / "elsewhere", of())
     place = tmp_path / "set"
-    layouts.put_yolo(place / "labels", place / "images", [])
-    layouts.put_yolo(tmp_path / "elsewhere", tmp_path / "elsewhere", of())
+    one_set.put_yolo(place / "labels", place / "images", [])
+    one_set.put_yolo(tmp_path / "elsewhere", tmp_path / "elsewhere", of())
     (place / "train.txt").write_text(
         "".join(f"{tmp_path / 'elsewhere' / x.name}\n" for x in of()), "utf-8"
     )
-    layouts.put_description(place / "data.yaml", train="train.txt", val="train.txt")
+    one_set.put_description(place / "data.yaml", train="train.txt", val="train.txt")
     with pytest.raises(ValueError, match=r"outside the image folder .*data\.allow_outside=true"):
         records(data_section(place))
     assert len(records(data_section(place, allow_outside=True))) == len(of())
@@ -215,8 +215,8 @@ def test_the_name_of_the_folder_itself_says_nothing(tmp_path):
 def test_a_coco_file_whose_images_lie_elsewhere_in_the_folder(tmp_path, prefix):
     """With the folder in the names, or without it."""
     folder = tmp_path if prefix else tmp_path / "pictures"
-    layouts.put(tmp_path / "pictures" / "all", of())
-    content = layouts.coco(of())
+    one_set.put(tmp_path / "pictures" / "all", of())
+    content = one_set.coco(of())
     for image in content["images"]:
         image["file_name"] = prefix + image["file_name"]
     (folder / "labels.json").write_text(json.dumps(content))

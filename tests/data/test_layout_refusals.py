@@ -11,8 +11,8 @@ import pytest
 from nanodet_d2.data.readers import find_layout
 from nanodet_d2.data.sources import layout_of
 from nanodet_d2.data.splits import class_names, split_content, split_name
-from tests.data import layouts
-from tests.data.layouts import CLASSES, data_section, of
+from tests.data import layouts, one_set
+from tests.data.one_set import CLASSES, data_section, of
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
@@ -22,7 +22,7 @@ def test_no_data_set(tmp_path):
         find_layout(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"looks like an empty folder\. Allowed: COCO, Pascal VOC"):
         find_layout(str(tmp_path))
-    layouts.put(tmp_path, of("train"))
+    one_set.put(tmp_path, of("train"))
     with pytest.raises(ValueError, match="looks like a folder of .jpg files"):
         find_layout(str(tmp_path))
     with pytest.raises(ValueError, match="no data set of the layout voc"):
@@ -30,7 +30,7 @@ def test_no_data_set(tmp_path):
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
-    layouts.put_coco(tmp_path / "mine.json", of("train"))
+    one_set.put_coco(tmp_path / "mine.json", of("train"))
     with pytest.raises(ValueError, match=r"neither a folder nor YOLO's data.yaml; it looks"):
         layout_of(data_section(tmp_path / "mine.json"))
     (tmp_path / "mine.yaml").write_text("model: nano\n")
@@ -48,7 +48,7 @@ def test_an_unknown_layout_or_difficult(tmp_path):
 def test_two_layouts_in_one_folder(tmp_path):
     """YOLO's files beside Pascal VOC's, as labelImg leaves them."""
     layouts.voc_one_folder(tmp_path)
-    layouts.put_yolo(tmp_path, tmp_path, of())
+    one_set.put_yolo(tmp_path, tmp_path, of())
     with pytest.raises(ValueError, match=r"data\.layout=voc\); YOLO .* \(data\.layout=yolo\): ch"):
         split_name(data_section(tmp_path), "train")
     for name in ("voc", "yolo"):
@@ -85,7 +85,7 @@ def test_several_devkits_or_folders_of_a_split(tmp_path):
     with pytest.raises(ValueError, match=r"devkits of Pascal VOC: VOC2007, VOC2012"):
         find_layout(str(tmp_path))
     for name in ("val", "valid"):
-        layouts.put_voc(tmp_path / "two" / name, tmp_path / "two" / name, of("val"))
+        one_set.put_voc(tmp_path / "two" / name, tmp_path / "two" / name, of("val"))
     with pytest.raises(ValueError, match="two folders for val: val and valid"):
         find_layout(str(tmp_path / "two"))
 
@@ -108,7 +108,7 @@ def test_several_devkits_or_folders_of_a_split(tmp_path):
 )
 def test_a_description_that_does_not_fit(tmp_path, keys, message):
     layouts.yolo_folders(tmp_path)
-    layouts.put_description(tmp_path / "data.yaml", **{"train": "images/train", **keys})
+    one_set.put_description(tmp_path / "data.yaml", **{"train": "images/train", **keys})
     with pytest.raises(ValueError, match=message) as caught:
         find_layout(str(tmp_path))
     assert "data.yaml" in str(caught.value)
@@ -155,7 +155,7 @@ def test_splits_where_they_are_not_looked_for(tmp_path):
     for scene in ("street", "field"):
         for split in ("train", "test"):
             place = tmp_path / scene / split
-            layouts.put_voc(place, place, of(split))
+            one_set.put_voc(place, place, of(split))
     with pytest.raises(ValueError, match=r"has the folder field.test: give a .* data.layout=voc"):
         find_layout(str(tmp_path))
     assert set(find_layout(str(tmp_path), "voc").splits) == {"train"}
@@ -163,7 +163,7 @@ def test_splits_where_they_are_not_looked_for(tmp_path):
 
 
 def test_a_test_split_alone(tmp_path):
-    layouts.put_voc(tmp_path / "test", tmp_path / "test", of("test"))
+    one_set.put_voc(tmp_path / "test", tmp_path / "test", of("test"))
     with pytest.raises(ValueError, match="has no split train for data.train; it is Pascal VOC, a"):
         split_name(data_section(tmp_path), "train")
 

@@ -11,8 +11,8 @@ from nanodet_d2 import cli
 from nanodet_d2.checkpoint import read_card
 from nanodet_d2.config import apply_overrides
 from nanodet_d2.engine import train
-from tests.data import layouts
-from tests.data.layouts import CLASSES
+from tests.data import layouts, one_set
+from tests.data.one_set import CLASSES
 from tests.engine.small_training import FAST
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
 @pytest.mark.parametrize(
     ("write", "evaluated"),
-    [(layouts.voc_devkit, layouts.SPLITS["val"]), (layouts.yolo_undescribed_one_folder, None)],
+    [(layouts.voc_devkit, one_set.SPLITS["val"]), (layouts.yolo_undescribed_one_folder, None)],
     ids=["voc_devkit", "yolo_divided"],
 )
 def test_two_steps_and_an_evaluation(root, tmp_path, write, evaluated):

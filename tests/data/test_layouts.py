@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from nanodet_d2.data.sources import layout_of
 from nanodet_d2.data.splits import class_names, split_content, split_name
-from tests.data import layouts
-from tests.data.layouts import CLASSES, WITH_SPLITS, WITHOUT_SPLITS, data_section, truth
+from tests.data import layouts, one_set
+from tests.data.layouts import WITH_SPLITS, WITHOUT_SPLITS
+from tests.data.one_set import CLASSES, data_section, truth
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
@@ -107,7 +108,7 @@ def test_a_fifth_of_a_set_without_splits_is_kept_for_validation(written, write):
 def test_sizes_are_those_in_which_images_are_shown(written, write):
     records = DatasetCatalog.get(split_name(data_section(written(write)), "train"))
     sizes = {Path(x["file_name"]).name: (x["height"], x["width"]) for x in records}
-    assert sizes == {x.name: x.size for x in layouts.of("train")}
+    assert sizes == {x.name: x.size for x in one_set.of("train")}
     assert sorted(set(sizes.values())) == [(60, 80), (80, 60)]
 
 
@@ -143,7 +144,7 @@ def test_trainval_stands_for_train(tmp_path):
 
 def test_train_and_test_only(tmp_path):
     for split in ("train", "test"):
-        layouts.put_voc(tmp_path / split, tmp_path / split, layouts.of(split))
+        one_set.put_voc(tmp_path / split, tmp_path / split, one_set.of(split))
     data = data_section(tmp_path)
     assert_is(registered(data, "train"), truth("train"))
     assert_is(registered(data, "val"), truth("test"))
@@ -180,8 +181,8 @@ def test_a_split_that_is_not_there(written):
 
 def test_a_split_of_other_files_goes_before_the_folders(written, tmp_path):
     """data.val.json beside data.source: then nothing is taken from train."""
-    layouts.put_coco(tmp_path / "mine.json", layouts.of("test"))
-    images = str(layouts.put(tmp_path / "images", layouts.of("test")))
+    one_set.put_coco(tmp_path / "mine.json", one_set.of("test"))
+    images = str(one_set.put(tmp_path / "images", one_set.of("test")))
     data = data_section(written(layouts.coco_single))
     data["val"] = {"json": str(tmp_path / "mine.json"), "images": images}
     assert_is(registered(data, "train"), truth())
