@@ -199,6 +199,6 @@ def _layout(
         for key, source in layout.splits.items()
     }
     if layout.name == "voc" and not classes:  # a split may lack a class that another has
-        names = {name for source in set(splits.values()) for name in voc.names_in(source)}
+        names = voc.names_in(splits.values())
         splits = {k: v._replace(classes=tuple(sorted(names))) for k, v in splits.items()}
     return layout._replace(splits=splits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,18 @@ def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) 
     return None
 
 
-def names_in(source: Source) -> set[str]:
-    """Classes of a source's objects."""
-    parsed = _annotated_images(source.annotations, source.images, _listed(source), Problems())
-    return {name for _, _, root in parsed for name in _names(root)}
+def names_in(sources: Iterable[Source]) -> set[str]:
+    """Classes of all sources' objects; a file is read once, however many lists it is in."""
+    lists: dict[tuple[str, str], tuple[str, ...]] = {}
+    for source in sources:
+        place = source.annotations, source.images
+        lists[place] = lists.get(place, ()) + source.listed
+    found: set[str] = set()
+    for place, listed in lists.items():
+        source = Source("voc", *place, listed=listed)
+        parsed = _annotated_images(*place, _listed(source), Problems())
+        found.update(name for _, _, root in parsed for name in _names(root))
+    return found
 
 
 def _names(root: ElementTree.Element) -> list[str]:

@@ -25,19 +25,19 @@ def recognise(folder: Path) -> list[Layout]:
         if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir()
     ]
     if len(devkits) > 1:
-        found = ", ".join(str(x.relative_to(folder)) for x in devkits)
-        raise ValueError(f"{folder} has several devkits of Pascal VOC: {found}; choose one of them")
+        names = ", ".join(str(x.relative_to(folder)) for x in devkits)
+        raise ValueError(f"{folder} has several devkits of Pascal VOC: {names}; choose one of them")
     if devkits:
         return [_devkit(devkits[0])]
     places = split_folders(folder)
-    splits = {name: found for name, x in places.items() if (found := _in_one_folder(x))}
+    splits = {split: found for split, x in places.items() if (found := _in_one_folder(x))}
     whole = None if splits else _in_one_folder(folder)
     if whole is not None:  # the splits may be below it, as annotations/train and images/train
         files, images = (split_folders(Path(x)) for x in (whole.annotations, whole.images))
         splits = {
-            name: Source("voc", str(place), str(images[name]))
-            for name, place in files.items()
-            if name in images and has_files(place, _XML)
+            split: Source("voc", str(place), str(images[split]))
+            for split, place in files.items()
+            if split in images and has_files(place, _XML)
         }
     if splits:
         return [Layout("voc", "Pascal VOC, a folder a split", splits)]

@@ -115,7 +115,7 @@ def _place(entry: str, root: Path, path: Path) -> Path:
 def _common(root: Path, listed: Sequence[str]) -> str:
     """The folder that images' names are relative to."""
     places = [x if os.path.isdir(x) else os.path.dirname(x) for x in listed]
-    return os.path.commonpath([os.path.abspath(x) for x in (root, *places)])
+    return os.path.commonpath([os.path.abspath(x) for x in [str(root), *places]])
 
 
 def _undescribed(folder: Path) -> list[Layout]:
