@@ -64,6 +64,11 @@ class Entry:
 
         return config_path(self.config)
 
+    @property
+    def finetune_config(self) -> str:
+        """Name of the config that trains it further on another data set."""
+        return self.config.replace("nanodet_plus_m", "finetune")
+
     def facts(self) -> dict[str, Any]:
         """All of it by name, for people and for json."""
         return {

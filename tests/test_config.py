@@ -33,7 +33,10 @@ CONFIGS = [
     "nanodet_plus_r50_416",
     "nanodet_plus_r50_dc5_416",
     "demo_shapes",
+    "finetune_320",
     "finetune_416",
+    "finetune_1_5x_320",
+    "finetune_1_5x_416",
 ]
 BACKBONE_CONFIGS = [x for x in CONFIGS if not x.startswith(("demo", "finetune", "nanodet_plus_m"))]
 

@@ -28,7 +28,9 @@ train = dict(
     checkpointer=dict(period=6_160, max_to_keep=3),
     # bfloat16 needs no scaled loss and does not overflow; GPUs since Ampere, and CPUs, have it.
     amp=dict(enabled=False, dtype="float16"),
-    ema=dict(enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0)),
+    ema=dict(
+        enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0, window=None)
+    ),
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
     sync_norm=False,  # batch norms over the images of all ranks; for few images per rank
     # The auxiliary branch may leave the step after model.aux_detach_iter.

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .card import read_card
+from .class_names import match_classes, names_of_rows
 from .reading import read_weights
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class LoadReport:
 
     loaded: list[str] = dataclasses.field(default_factory=list)
     reset_classes: list[str] = dataclasses.field(default_factory=list)
+    # The checkpoint's classes are the model's, in the same order, as far as their names tell.
+    same_classes: bool = True
     missing: list[str] = dataclasses.field(default_factory=list)
     unexpected: list[str] = dataclasses.field(default_factory=list)
     other_shape: list[str] = dataclasses.field(default_factory=list)
@@ -46,16 +50,24 @@ class LoadReport:
         return not (missing or self.other_shape or self.reset_classes)
 
 
-def load_weights(model: Model, source: str, *, require_all: bool = False) -> LoadReport:
+def load_weights(
+    model: Model,
+    source: str,
+    *,
+    require_all: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> LoadReport:
     """Load a checkpoint's weights into ``model`` and log the outcome.
 
-    Another number of classes re-initialises the model's ``class_rows`` only: it keeps its own start
-    there, and the box part, the neck and the backbone are loaded.
+    Other classes re-initialise the model's ``class_rows`` only: it keeps its own start there, but
+    for classes whose names the checkpoint knows, and the box part, the neck and the backbone are
+    loaded.
 
     Args:
         model: a ``NanoDetPlus``.
         source: path or URL of any file that ``read_weights`` knows.
         require_all: refuse anything that leaves a weight of inference at its random start.
+        class_names: of the model. Without them, only the number of classes is compared.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -64,28 +76,62 @@ def load_weights(model: Model, source: str, *, require_all: bool = False) -> Loa
     weights = read_weights(source)
     state = model.state_dict()
     class_rows = model.class_rows()
-    report = _compare(weights.state_dict, state, class_rows)
+    known = _known_classes(source, weights.state_dict, state, class_rows) if class_names else None
+    match = match_classes(class_names or (), known)
+    report = _compare(weights.state_dict, state, class_rows, same_classes=match.same)
     _refuse_misfit(report, weights.state_dict, source, require_all=require_all)
 
     fitting = {name: weights.state_dict[name] for name in report.loaded}
     for name in report.reset_classes:
-        fitting[name] = _reset_rows(weights.state_dict[name], state[name], class_rows[name])
+        rows = class_rows[name]
+        fitting[name] = _reset_rows(weights.state_dict[name], state[name], rows, match.rows)
     model.load_state_dict(fitting, strict=False)
     _log(report, list(state), source, weights.origin)
+    if report.reset_classes:
+        what = f"other classes ({match})" if match.known else "another number of classes"
+        logger.warning(
+            "The checkpoint has %s: the class part starts anew, the box part is kept where there "
+            "is one, in: %s",
+            what,
+            ", ".join(report.reset_classes),
+        )
     return report
 
 
+def _known_classes(
+    source: str,
+    saved: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    class_rows: Mapping[str, slice],
+) -> Sequence[str] | None:
+    """Names of the checkpoint's classes; None if they are not known."""
+    name = next((name for name in class_rows if name in saved), None)
+    if name is None:
+        return None
+    rows = class_rows[name]
+    count = len(saved[name]) - (len(state[name]) - (rows.stop - rows.start))
+    card = read_card(source)
+    return names_of_rows(card.class_names if card else None, count)
+
+
 def _compare(
-    saved: dict[str, Tensor], state: dict[str, Tensor], class_rows: Mapping[str, slice]
+    saved: dict[str, Tensor],
+    state: dict[str, Tensor],
+    class_rows: Mapping[str, slice],
+    *,
+    same_classes: bool,
 ) -> LoadReport:
-    report = LoadReport(missing=[name for name in state if name not in saved])
+    report = LoadReport(
+        same_classes=same_classes, missing=[name for name in state if name not in saved]
+    )
     for name, tensor in saved.items():
         if name not in state:
             report.unexpected.append(name)
-        elif tensor.shape == state[name].shape:
+        elif tensor.shape == state[name].shape and (same_classes or name not in class_rows):
             report.loaded.append(name)
         elif name in class_rows and tensor.shape[1:] == state[name].shape[1:]:
             report.reset_classes.append(name)
+            report.same_classes = False
         else:
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(state[name].shape)}"
             report.other_shape.append(f"{name}: {shapes}")
@@ -107,13 +153,19 @@ def _refuse_misfit(
         )
 
 
-def _reset_rows(saved: Tensor, current: Tensor, classes: slice) -> Tensor:
-    """``current`` with all but its rows of classes taken from ``saved``, if that has such rows."""
+def _reset_rows(saved: Tensor, current: Tensor, classes: slice, taken: Mapping[int, int]) -> Tensor:
+    """``current`` with all but its rows of classes taken from ``saved``, if that has such rows.
+
+    Args:
+        taken: index of a class in ``current`` -> that in ``saved``, whose row it takes over.
+    """
     before, after = classes.start, len(current) - classes.stop
     mixed = current.clone()
     if len(saved) > before + after:
         mixed[:before] = saved[:before].to(mixed)
         mixed[classes.stop :] = saved[len(saved) - after :].to(mixed)
+    for new, old in taken.items():
+        mixed[before + new] = saved[before + old].to(mixed)
     return mixed
 
 
@@ -125,12 +177,6 @@ def _log(report: LoadReport, state: Sequence[str], source: str, origin: str) -> 
         origin,
         ", ".join(collapse_names(report.loaded, state)),
     )
-    if report.reset_classes:
-        logger.warning(
-            "The checkpoint has another number of classes: the class part starts anew, the box "
-            "part is kept where there is one, in: %s",
-            ", ".join(report.reset_classes),
-        )
     for what, names, universe in (
         ("Not in the checkpoint, left at their start", report.missing, state),
         ("In the checkpoint, unknown to the model", report.unexpected, report.unexpected),

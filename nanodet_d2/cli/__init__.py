@@ -86,5 +86,7 @@ def _log_to_stderr() -> None:
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        # A training sets up detectron2's logging, which then says everything.
+        handler.addFilter(lambda record: logger.handlers == [handler])
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

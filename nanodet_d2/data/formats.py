@@ -13,6 +13,7 @@ from typing import Any
 COCO = "COCO (data.train.json)"
 VOC = "Pascal VOC (data.train.voc, the folder of its XML files)"
 YOLO = "YOLO (data.train.yolo, the folder of its text files)"
+CVAT = "CVAT's XML"
 UNKNOWN = "no format that is known here"
 _SAMPLE_BYTES = 4096
 _SAMPLE_FILES = 1000
@@ -63,7 +64,7 @@ def looks_like(path: str) -> str:
         return "a binary file"
     if text.startswith("<"):
         if "<annotations" in text:
-            return "CVAT's XML: export it as COCO, Pascal VOC or YOLO"
+            return f"{CVAT}: export it as COCO, Pascal VOC or YOLO"
         return f"one file of {VOC}" if "<annotation" in text else "an XML file"
     lines = text.splitlines()
     if text[0] in "{[":
@@ -94,16 +95,19 @@ def _parsed(text: str) -> Any:
 
 def _folder_looks_like(folder: Path) -> str:
     counts: collections.Counter[str] = collections.Counter()
+    xml = ""
     for root, _, names in os.walk(folder):
         counts.update(os.path.splitext(name)[1].lower() for name in names)
         for name in names:
             path = os.path.join(root, name)
             if name.lower().endswith(".json") and os.path.isfile(path):
                 return f"a folder with {looks_like(path)}, {name}"
+            if name.lower().endswith(".xml") and os.path.isfile(path):
+                xml = xml or looks_like(path)
         if sum(counts.values()) > _SAMPLE_FILES:
             break
     if counts[".xml"]:
-        return VOC
+        return xml if xml.startswith(CVAT) else VOC
     if counts[".txt"]:
         return YOLO
     return "an empty folder" if not counts else f"a folder of {counts.most_common(1)[0][0]} files"

@@ -22,6 +22,10 @@ from .readers.content import box_around
 logger = logging.getLogger(__name__)
 
 MIN_SIDE = 1.0  # pixels; the reference drops boxes that are narrower or lower
+_TOO_SMALL = f"boxes narrower or lower than {MIN_SIDE:g} px, dropped"
+_OUTSIDE = "boxes outside their image, dropped"
+_BEYOND = "boxes reaching beyond their image, clipped"
+_WRONG_SHARE = 0.2  # of a data set's boxes, which then are of another format
 CLIP_TOLERANCE = 0.5  # pixels; files round their numbers, which is not worth a word
 
 
@@ -71,7 +75,31 @@ def to_records(
     add_annotations(records, content["annotations"], class_index, problems)
     if problems:
         logger.warning("%s: %s", source, problems)
+    warn_of_wrong_boxes(problems, len(content["annotations"]), source)
     return [records[key] for key in sorted(records)]
+
+
+def warn_of_wrong_boxes(problems: Problems, boxes: int, source: str) -> None:
+    """Say what boxes look like of which many do not fit their images."""
+    counts = {what: count for what, count, _ in problems}
+    small, beyond = counts.get(_TOO_SMALL, 0), counts.get(_BEYOND, 0) + counts.get(_OUTSIDE, 0)
+    for count, what, hint in (
+        (small, "are smaller than a pixel", "are they shares of the image's size, and not pixels"),
+        (
+            beyond,
+            "reach beyond their image",
+            "are they x1, y1, x2, y2, and not x, y, width, height",
+        ),
+    ):
+        if count > _WRONG_SHARE * boxes:
+            logger.warning(
+                "%s: %.0f %% of the boxes %s: %s? COCO's are x, y, width, height in pixels; "
+                "nanodet-d2 data info shows them",
+                source,
+                100 * count / boxes,
+                what,
+                hint,
+            )
 
 
 def _image_records(
@@ -168,12 +196,12 @@ def _clean_box(
         problems.add("boxes that are not finite, dropped", where)
         return None
     if w < MIN_SIDE or h < MIN_SIDE:
-        problems.add(f"boxes narrower or lower than {MIN_SIDE:g} px, dropped", where)
+        problems.add(_TOO_SMALL, where)
         return None
     box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
     if box[2] <= box[0] or box[3] <= box[1]:
-        problems.add("boxes outside their image, dropped", where)
+        problems.add(_OUTSIDE, where)
         return None
     if max(abs(a - b) for a, b in zip(box, (x, y, x + w, y + h))) > CLIP_TOLERANCE:
-        problems.add("boxes reaching beyond their image, clipped", where)
+        problems.add(_BEYOND, where)
     return box

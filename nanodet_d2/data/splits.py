@@ -63,11 +63,16 @@ def names_for_model(data: Mapping[str, Any] | None, count: int) -> list[str]:
 
     So it is where ``model.head.num_classes`` was set by hand.
     """
+    return known_names(data, count) or [f"class {i}" for i in range(count)]
+
+
+def known_names(data: Mapping[str, Any] | None, count: int) -> list[str] | None:
+    """Names of a model's so many classes; None if ``data`` tells none, or not as many."""
     names: list[str] = []
     if data is not None:
         with suppress(ValueError):
             names = class_names(data)
-    return names if len(names) == count else [f"class {i}" for i in range(count)]
+    return names if len(names) == count else None
 
 
 def split_name(data: Mapping[str, Any], split: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -132,13 +133,18 @@ def warn_of_shared_images(train: Any, val: Any) -> None:
     Args:
         train, val: loaders with ``file_names``; of others nothing is known.
     """
-    shared = shared_images(getattr(train, "file_names", []), getattr(val, "file_names", []))
+    names = getattr(train, "file_names", []), getattr(val, "file_names", [])
+    shared = shared_images(*names)
+    what = "are trained on as well"
+    if not shared:
+        shared, what = copied_images(*names), "are copies of images that are trained on"
     if shared:
         logger.warning(
-            "%d of the %d images of the evaluation are trained on as well, so that its figures "
-            "tell little of other images. The first: %s",
+            "%d of the %d images of the evaluation %s, so that its figures tell little of other "
+            "images: give data.val others, or data.val_share=0.2 in its place. The first: %s",
             len(shared),
             len(val.file_names),
+            what,
             printable(shared[0]),
         )
 
@@ -157,3 +163,23 @@ def shared_images(train: Sequence[str], val: Sequence[str]) -> list[str]:
 
     known = {real(path) for path in train if path}
     return [path for path in val if real(path) in known]
+
+
+def copied_images(train: Sequence[str], val: Sequence[str]) -> list[str]:
+    """The files of ``val`` that have the bytes of one of ``train``, in order.
+
+    Only files of the same size are read.
+    """
+    sizes: dict[int, list[str]] = {}
+    for path in train:
+        if os.path.isfile(path):
+            sizes.setdefault(os.path.getsize(path), []).append(path)
+    return [
+        path
+        for path in val
+        if os.path.isfile(path)
+        and any(
+            filecmp.cmp(path, other, shallow=False)
+            for other in sizes.get(os.path.getsize(path), ())
+        )
+    ]

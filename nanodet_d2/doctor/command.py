@@ -17,6 +17,7 @@ from nanodet_d2.resolve import resolve
 from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 
 from .annotations import Split, examine_annotations
+from .folder import data_of_folder
 from .images import examine_images, examine_pair
 from .report import draw_split, findings_as_text, problems_as_json, split_as_json, split_as_text
 
@@ -79,13 +80,32 @@ def pixel_limits(args: argparse.Namespace, cfg: Any) -> dict[str, int]:
 
 def data_section(args: argparse.Namespace) -> dict[str, Any]:
     """The ``data`` section that the arguments describe; ``val`` is missing if there is none."""
+    if _has_all_splits(args):
+        whole = {**data_of_folder(args.dataset, args.overrides), **_given(args)}
+        sized = any(x.startswith("data.input_size=") for x in args.overrides)
+        return whole if sized else {**whole, "input_size": None}  # the command has its own default
+    if args.overrides:
+        raise ValueError(f"{args.overrides[0]} needs --config, or a folder with all splits")
     data: dict[str, Any] = {"train": _split(args.dataset, args.images)}
     if args.val:
         data["val"] = _split(args.val, args.val_images or args.images)
-    data["classes"] = args.classes.split(",") if args.classes else None
-    data["imports"] = args.imports.split(",") if args.imports else []
-    data["allow_outside"] = args.allow_outside
-    return data
+    return {**data, "classes": None, "imports": [], **_given(args)}
+
+
+def _has_all_splits(args: argparse.Namespace) -> bool:
+    """Whether the data set is a folder whose layout is to be recognised."""
+    path = os.path.expanduser(args.dataset)
+    alone = not any((args.images, args.val, args.val_images))
+    return alone and (os.path.isdir(path) or path.endswith((".yaml", ".yml")))
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """What arguments say of the ``data`` section besides its files."""
+    given: dict[str, Any] = {"allow_outside": True} if args.allow_outside else {}
+    for key in ("classes", "imports"):
+        if getattr(args, key):
+            given[key] = getattr(args, key).split(",")
+    return given
 
 
 def _split(dataset: str, images: str | None) -> dict[str, str | None]:

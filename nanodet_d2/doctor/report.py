@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def split_as_text(split: Split) -> str:
         f"{100 * figures['crowd_share']:.1f} %",
         *findings_as_text(split.problems, split.notes),
         "  boxes per category",
-        *_bars(_most_and_least({k: v["boxes"] for k, v in figures["classes"].items()})),
+        *_bars(most_and_least({k: v["boxes"] for k, v in figures["classes"].items()})),
         f"  box size (root of the area) in pixels of the network's input, {height} x {width}",
         *_bars(figures["sizes"]),
         "  width / height",
@@ -53,14 +53,14 @@ def split_as_text(split: Split) -> str:
     return "\n".join(lines)
 
 
-def findings_as_text(problems: Problems, notes: Sequence[str]) -> list[str]:
+def findings_as_text(problems: Iterable[tuple[str, int, str]], notes: Sequence[str]) -> list[str]:
     return [
         *(f"  PROBLEM  {n} {what} (first: {first})" for what, n, first in problems),
         *(f"  note     {note}" for note in notes),
     ]
 
 
-def _most_and_least(counts: Mapping[str, int]) -> dict[str, int | None]:
+def most_and_least(counts: Mapping[str, int]) -> dict[str, int | None]:
     """By descending count; the middle of a long list becomes one row, of None."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     if len(ordered) <= _CLASSES:

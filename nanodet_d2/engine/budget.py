@@ -13,7 +13,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 logger = logging.getLogger(__name__)
 
 LOOKS = 100  # at the clock, at equal distances; a few more follow at the end
-MEMORY = 0.03  # of the time: how far back the measured step time reaches
+MEMORY = 0.03  # of the steps: how far back the measured step time reaches…
+MEMORY_STEPS = 10  # …and at least, so that a step that stalls does not end the training
 SPARE = 0.01  # of the time, kept for what ends a training beside its evaluation…
 SPARE_S = 2.0  # …and at least: files, pictures, the end of worker processes
 TOLD_CHANGE = 0.1  # of the number of steps, from which on it is worth a line
@@ -139,7 +140,8 @@ class TimeBudget(HookBase):
     def _look(self) -> None:
         iteration = self.trainer.iter
         slowness = self._in_steps / self._costs.of_steps(self._last_look, iteration)
-        weight = min(self._in_steps / (MEMORY * self.seconds), 1.0)
+        memory = max(MEMORY * (self._max_iter - self.trainer.start_iter), MEMORY_STEPS)
+        weight = min((iteration - self._last_look) / memory, 1.0)
         self._slowness += weight * (slowness - self._slowness)
         self._last_look, self._in_steps = iteration, 0.0
         self._anchor = (iteration, self.place(iteration))

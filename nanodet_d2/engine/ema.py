@@ -16,18 +16,22 @@ class ModelEMA:
 
     After training step ``it`` (1 for the first) the new value counts with weight
     ``1 - decay * (1 - exp(-(1 + it) / warmup))``, so that early averages follow the model closely.
+    With ``window`` it counts ``1 - (1 - 1 / it) ** (1 / window)``: the average reaches back that
+    share of the training so far, however many steps, images or minutes it has (Karras et al. 2024,
+    "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1).
 
     Args:
         model: the model to follow, without a distributed wrapper.
         decay: of the average, once ``it`` is far beyond ``warmup``.
         warmup: time constant in steps.
+        window: share of the training so far, in place of decay and warmup; 0.1 is its last tenth.
         start_share: weight of the initial weights in what is averaged: 0.25 averages 0.25 * start
             + 0.75 * model. Fine-tuned weights that are mixed with their start forget less of what
             they were made for (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
             section 3).
 
     Raises:
-        ValueError: for a decay or a share outside [0, 1).
+        ValueError: for a decay or a share outside [0, 1), or a window that is not above 0.
     """
 
     def __init__(
@@ -37,7 +41,10 @@ class ModelEMA:
         decay: float = 0.9998,
         warmup: float = 2000.0,
         start_share: float = 0.0,
+        window: float | None = None,
     ):
+        if window is not None and not 0 < window <= 1:
+            raise ValueError(f"EMA window {window}; allowed: 0 < window <= 1")
         for name, value in (("decay", decay), ("start_share", start_share)):
             if not 0 <= value < 1:
                 raise ValueError(f"EMA {name} {value}; allowed: 0 <= {name} < 1")
@@ -45,6 +52,7 @@ class ModelEMA:
         self.decay = decay
         self.warmup = warmup
         self.start_share = start_share
+        self.window = window
         self.reset()
 
     def reset(self) -> None:
@@ -63,6 +71,8 @@ class ModelEMA:
 
     def new_value_weight(self, iteration: int) -> float:
         """Weight of the model's state in the average after step ``iteration`` (from 1)."""
+        if self.window is not None:
+            return 1 - (1 - 1 / max(iteration, 1)) ** (1 / self.window)
         return 1 - self.decay * (1 - math.exp(-(1 + iteration) / self.warmup))
 
     @torch.no_grad()
@@ -109,10 +119,22 @@ class StartOfEMA:
 
 
 class EMAHook(HookBase):
-    """Update the average after every step; place it before the hooks that save or evaluate."""
+    """Update the average after every step; place it before the hooks that save or evaluate.
 
-    def __init__(self, ema: ModelEMA):
+    Args:
+        ema: the average.
+        other_classes: the training started from weights for other classes; a resume has to know.
+    """
+
+    def __init__(self, ema: ModelEMA, *, other_classes: bool = False):
         self.ema = ema
+        self.other_classes = other_classes
+
+    def state_dict(self) -> dict[str, bool]:
+        return {"other_classes": self.other_classes}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        self.other_classes = state_dict["other_classes"]
 
     def after_step(self) -> None:
         self.ema.update(self.trainer.iter + 1)

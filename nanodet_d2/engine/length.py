@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +47,28 @@ def counts_iterations(cfg: DictConfig) -> bool:
         if not value > 0:
             raise ValueError(f"train.{key} {value:g}; allowed: more than 0")
     return not given
+
+
+def prefer_given_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Of ``train.minutes``, ``epochs`` and ``max_iter``, one that was asked for counts, in place.
+
+    A config's own minutes or epochs give way to it.
+
+    Raises:
+        ValueError: if several were asked for.
+    """
+    keys = ("minutes", "epochs", "max_iter")
+    given = [
+        key
+        for key in keys
+        if any(re.match(rf"\+{{0,2}}train\.{key}=(?!null$)", x) for x in overrides)
+    ]
+    if len(given) > 1:
+        words = " and ".join(f"train.{key}={cfg.train[key]:g}" for key in given)
+        raise ValueError(f"{words}; allowed: one of them")
+    if given:
+        for key in {"minutes", "epochs"} - set(given):
+            cfg.train[key] = None
 
 
 def settle_length(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +11,19 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from nanodet_d2 import zoo
 from nanodet_d2.config import refuse_unknown_train_keys
+from nanodet_d2.data.describe import describe_data, settle_division
 from nanodet_d2.resolve import resolve
 
 from .batch_size import choose_batch_size
 from .building import build_model
-from .length import counts_iterations
+from .length import counts_iterations, prefer_given_length
 from .nonfinite import replay
 from .solver import fit_periods, scale_to_batch_size
 from .training import evaluate_checkpoint, train
+
+logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -32,8 +37,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     cfg = source.cfg
     args = argparse.Namespace(**{**vars(args), "config_file": source.config_file or ""})
     refuse_unknown_train_keys(cfg)
+    if cfg.train.init_checkpoint in zoo.names():
+        cfg.train.init_checkpoint = zoo.weights(cfg.train.init_checkpoint)
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nanodet_d2")
     if not args.eval_only:
+        prefer_given_length(cfg, args.opts)
+        settle_division(cfg, resume=args.resume)
         known_length = counts_iterations(cfg)
         if known_length:
             fit_periods(cfg)
@@ -42,6 +51,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate_checkpoint(cfg)
+    logger.info("%s", describe_data(cfg.data))
     return train(cfg, resume=args.resume)
 
 

@@ -27,6 +27,7 @@ from .confusion import (
     confusion_of,
     draw_confusion,
 )
+from .mistakes import warn_of_swapped_classes
 
 
 def write_evaluation_report(coco_eval: COCOeval, class_names: Sequence[str], folder: str) -> None:
@@ -65,6 +66,7 @@ def write_evaluation_report(coco_eval: COCOeval, class_names: Sequence[str], fol
     }
     _write_json(target / "confusion.json", content)
     draw_confusion(counts, class_names, target / "confusion.png")
+    warn_of_swapped_classes(counts, class_names)
 
 
 @matplotlib.rc_context(PLAIN_TEXT)

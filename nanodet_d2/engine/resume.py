@@ -16,6 +16,7 @@ from torch import nn
 from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
 
 from .budget import TimeBudget
+from .ema import EMAHook
 from .ranks import on_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class ResumePoint(NamedTuple):
     has_ema: bool
     has_start: bool  # of averages that are mixed with it
     budget: dict[str, float] | None = None  # of a training by time
+    other_classes: bool = False  # than those of the weights that it started from
 
 
 def find_resume_point(output_dir: str) -> ResumePoint | None:
@@ -73,13 +75,15 @@ def _find(output_dir: str) -> ResumePoint | None:
     trainer = content.get("trainer", {})
     if "iteration" not in trainer:
         raise ValueError(f"{path} is no checkpoint of a training; found no 'trainer' in it")
+    hooks = trainer.get("hooks", {})
     point = ResumePoint(
         path,
         trainer["iteration"] + 1,
         trainer.get("seed"),
         has_ema="ema" in content,
         has_start="ema_start" in content,
-        budget=trainer.get("hooks", {}).get(TimeBudget.__qualname__),
+        budget=hooks.get(TimeBudget.__qualname__),
+        other_classes=hooks.get(EMAHook.__qualname__, {}).get("other_classes", False),
     )
     rewind_log(output_dir, point.steps)
     return point

@@ -16,7 +16,8 @@ from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from nanodet_d2.checkpoint import SafeCheckpointer, load_weights, set_aside_training
+from nanodet_d2.checkpoint import LoadReport, SafeCheckpointer, load_weights, set_aside_training
+from nanodet_d2.data.splits import known_names
 from nanodet_d2.data.validation import warn_of_shared_images
 from nanodet_d2.layers import norms_are_folded
 from nanodet_d2.modeling import NanoDetPlus
@@ -35,6 +36,8 @@ from .hooks import (
     PeriodicCheckpointer,
 )
 from .length import counts_iterations, settle_length, steps_per_epoch
+from .mistakes import RisingLoss
+from .outcome import log_outcome
 from .resume import ResumePoint, find_resume_point, resolve_seed
 from .solver import fit_periods
 from .sync_norm import synchronise_norms
@@ -85,8 +88,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     if cfg.train.deterministic:
         _be_deterministic()
     model = build_model(cfg, checkpoint_follows=resumed is not None)
+    other_classes = resumed.other_classes if resumed else False
     if resumed is None:
-        _start_anew(cfg, model, set_aside=not resume)
+        other_classes = not _start_anew(cfg, model, set_aside=not resume).same_classes
+    if other_classes:
+        _keep_off_start(cfg)
     if cfg.train.sync_norm:
         model = synchronise_norms(model, torchs_own=uses_gpu(cfg))
     optimizer = build_optimizer_of(cfg, model)
@@ -118,7 +124,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         results.update(evaluate(model, ema, raw_too=cfg.train.evaluate_raw))
         return results
 
-    trainer.register_hooks(_build_hooks(cfg, trainer, checkpointer, ema, test, budget))
+    averaging = EMAHook(ema, other_classes=other_classes) if ema else None
+    trainer.register_hooks(_build_hooks(cfg, trainer, checkpointer, averaging, test, budget))
     start_iter = _go_on(cfg, ema, checkpointer, resumed) if resumed else 0
     if start_iter >= cfg.train.max_iter:
         logger.warning("No step left to do: %d of %d are done", start_iter, cfg.train.max_iter)
@@ -126,6 +133,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         trainer.train(start_iter, cfg.train.max_iter)
     if budget:
         budget.log_end(trainer.iter)
+    if comm.is_main_process():
+        log_outcome(cfg.train.output_dir, results)
     return results
 
 
@@ -177,7 +186,7 @@ def _build_hooks(
     cfg: DictConfig,
     trainer: Trainer,
     checkpointer: SafeCheckpointer,
-    ema: ModelEMA | None,
+    averaging: EMAHook | None,
     test: Any,
     budget: TimeBudget | None,
 ) -> list[HookBase | None]:
@@ -203,6 +212,7 @@ def _build_hooks(
             period, patience, best=best[0] if best else None, checkpointer=checkpointer
         )
     last_good = LastGood(checkpointer)
+    warmup = OmegaConf.select(cfg, "lr_multiplier.warmup_iters", default=0)
     schedule = instantiate(cfg.lr_multiplier)
     if budget:
         schedule = Paced(schedule, budget, cfg.train.max_iter)
@@ -210,7 +220,7 @@ def _build_hooks(
         budget,
         hooks.IterationTimer(),
         AuxiliaryBranchLeaves(cfg, checkpointer.model),
-        EMAHook(ema) if ema else None,
+        averaging,
         hooks.LRScheduler(scheduler=schedule),
         last_good,
         InterruptCheckpointer(checkpointer, last_good),
@@ -218,6 +228,7 @@ def _build_hooks(
         hooks.EvalHook(period, test),
         *best,
         LoaderHint(cfg.train.log_period) if main else None,
+        RisingLoss(cfg.train.log_period, warmup) if main else None,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         CurveDrawer(cfg.train.output_dir, period) if main else None,
         early_stop,
@@ -243,10 +254,12 @@ def _best_checkpointers(cfg: DictConfig, checkpointer: SafeCheckpointer) -> list
     return best
 
 
-def _start_anew(cfg: DictConfig, model: NanoDetPlus, *, set_aside: bool) -> None:
+def _start_anew(cfg: DictConfig, model: NanoDetPlus, *, set_aside: bool) -> LoadReport:
     """Load what a new training starts from, and make room for it in the output folder."""
+    report = LoadReport()
     if cfg.train.init_checkpoint:
-        load_weights(model, cfg.train.init_checkpoint)
+        names = known_names(cfg.get("data"), model.head.num_classes)
+        report = load_weights(model, cfg.train.init_checkpoint, class_names=names)
         logger.info("A new training starts from the weights of %s", cfg.train.init_checkpoint)
         _freeze_folded_norms(model)
     else:
@@ -261,6 +274,19 @@ def _start_anew(cfg: DictConfig, model: NanoDetPlus, *, set_aside: bool) -> None
                 aside,
             )
     comm.synchronize()
+    return report
+
+
+def _keep_off_start(cfg: DictConfig) -> None:
+    """Classes that start from nothing would stay half way: what is mixed with them is no skill."""
+    settings = cfg.train.ema.settings
+    if settings.get("start_share"):
+        logger.info(
+            "The classes are not those of train.init_checkpoint: train.ema.settings.start_share "
+            "%g -> 0",
+            settings.start_share,
+        )
+        settings.start_share = 0.0
 
 
 def _freeze_folded_norms(model: NanoDetPlus) -> None:

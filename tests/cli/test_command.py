@@ -14,7 +14,7 @@ from nanodet_d2.cli.verb import Outcome, load_verbs
 from nanodet_d2.export.verify import Mismatch
 
 VERBS = [
-    *("benchmark", "convert", "doctor", "env", "eval"),
+    *("benchmark", "convert", "data", "doctor", "env", "eval"),
     *("export", "info", "predict", "train", "zoo"),
 ]
 
@@ -76,6 +76,14 @@ def test_it_is_a_module_as_well():
         (["export", "model.pth", "--format", "tflight"], "unknown format tflight; known: "),
         (["eval", "model.onnx"], "model.onnx has no data set: give --data and --images"),
         (["eval", "model.onnx", "--data", "a.json"], "--data and --images belong together"),
+        (["data", "info", "nowhere"], "data set nowhere is neither a folder nor YOLO's data.yaml"),
+        (["data", "info", "."], ". has no data set that is known here; it looks like an empty"),
+        (["data", "info", ".", "--copy"], "--copy is not for data info"),
+        (["data", "info", ".", "train.max_iter=1"], "allowed for a data set's folder: data.…=…"),
+        (["data", "info", ".", "data.colour=1"], "data has no 'colour'"),
+        (["data", "info", ".", "--images", "-1"], "--images -1; allowed: 0 or more"),
+        (["data", "convert", "."], "data convert needs --output, a new folder"),
+        (["data", "convert", ".", "--output", "new", "--images", "3"], "not for data convert"),
         (["doctor"], "give one DATASET, or --config"),
         (["doctor", "a.json", "--input-size", "1,x"], "'1,x'; allowed: whole numbers above 0"),
         (["train", "nothing.py"], "config nothing.py not found"),

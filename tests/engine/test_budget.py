@@ -111,6 +111,17 @@ def test_a_training_ends_in_time_on_a_machine_that_changes(period, factor, measu
     assert max(changes) < 0.02 * BASE_RATE
 
 
+@pytest.mark.parametrize("stalled", [26, 100])
+def test_a_step_that_stalls_does_not_end_a_training(stalled):
+    """Somebody else's program took the processor for a moment; the rest of the time is used."""
+    clock, evaluation = Clock(), 1.2
+    budget = TimeBudget(30.0, clock=clock)
+    trainer = Machine(clock, lambda now: 2.0 if trainer.iter == stalled else 0.04)
+    trainer.run(budget, Costs(0.04, evaluation), evaluation=lambda now: evaluation)
+    assert clock.now == pytest.approx(30 - 2, abs=0.5)  # two seconds are spared
+    assert trainer.iter == pytest.approx((30 - 2 - 2 - evaluation) / 0.04, rel=0.05)
+
+
 def test_steps_that_get_cheaper_are_foreseen():
     """The auxiliary branch leaves: a quarter of the time from there on."""
     clock = Clock()
@@ -310,7 +321,8 @@ def test_a_rehearsal_changes_nothing(config):
     loader.start_at(0)
     first = next(iter(loader))
     costs = length.rehearse(model, loader, Evaluation(cfg), iteration=0, amp=None)
-    assert 0 < costs.step < costs.early_step and costs.early_until == 2 and costs.evaluation > 1
+    assert min(costs.step, costs.early_step) > 0
+    assert costs.early_until == 2 and costs.evaluation > 1
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert model.training and all(x.grad is None for x in model.parameters())
     again = next(iter(loader))
@@ -324,7 +336,7 @@ def test_a_rehearsal_changes_nothing(config):
 def test_ranks_end_together(shapes_overrides, tmp_path):
     options = ["train.minutes=0.4", "train.eval_period=0", f"train.output_dir={tmp_path}"]
     done = torchrun(2, *OVERRIDES, *shapes_overrides, *options)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    done.check()
     saved = read_file(str(tmp_path / "model_final.pth"))
-    assert f"{saved['iteration'] + 1} steps in" in done.stdout + done.stderr
+    assert f"{saved['iteration'] + 1} steps in" in done.output
     assert saved["trainer"]["hooks"]["TimeBudget"]["place"] == 1.0

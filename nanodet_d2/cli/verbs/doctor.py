@@ -18,9 +18,10 @@ TAKES_OVERRIDES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("dataset", nargs="?", metavar="DATASET", help="a COCO json file, a folder of Pascal VOC's "
-        "XML files or of YOLO's text files (with --classes), or a name that is registered in "
-        "detectron2")  # fmt: skip
+    add("dataset", nargs="?", metavar="DATASET", help="a folder with all splits, whose layout "
+        "is recognised, or YOLO's data.yaml; with --images one split: a COCO json file, a folder "
+        "of Pascal VOC's XML files or of YOLO's text files (with --classes); or a name that is "
+        "registered in detectron2")  # fmt: skip
     add("--images", metavar="FOLDER", help="of the images")
     add("--val", metavar="DATASET", help="that of the evaluation, checked against the first")
     add("--val-images", metavar="FOLDER", help="of its images; as --images if not given")
@@ -65,7 +66,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("with --config, data is given by overrides: data.train.json=…")
     if args.config_file and args.max_pixels is not None:
         raise ValueError("with --config: dataloader.train.mapper.max_pixels=…")
-    if args.overrides and not args.config_file:
-        raise ValueError(f"{args.overrides[0]} needs --config")
+    if args.overrides and not args.config_file and any((args.images, args.val)):
+        raise ValueError(f"{args.overrides[0]} needs --config, or a folder with all splits")
     if args.input_size and len(args.input_size) != 2:
         raise ValueError("--input-size: needed: height,width")

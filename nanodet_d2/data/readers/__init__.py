@@ -17,7 +17,7 @@ from ..formats import looks_like
 from . import coco, voc, voc_folder, yolo, yolo_folder
 from .source import SPLITS, Layout, Source, files_in, folders_in, split_of
 
-__all__ = ["READERS", "SPLITS", "Layout", "Source", "find_layout"]
+__all__ = ["LAYOUTS", "READERS", "SPLITS", "Layout", "Source", "UnknownLayout", "find_layout"]
 
 READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
     "json": coco.read,
@@ -26,6 +26,11 @@ READERS: dict[str, Callable[[Source], dict[str, Any]]] = {
 }
 _DATA_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".names", *IMAGE_SUFFIXES)
 _LAYOUTS = {"coco": coco.recognise, "voc": voc_folder.recognise, "yolo": yolo_folder.recognise}
+LAYOUTS = tuple(_LAYOUTS)
+
+
+class UnknownLayout(ValueError):
+    """A folder is of no layout that there is a reader for."""
 
 
 def find_layout(folder: str, name: str | None = None) -> Layout:
@@ -37,8 +42,8 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it is of no layout that is known here, or could be of several; the message
-            names them.
+        UnknownLayout: if it is of none that is known here.
+        ValueError: if it could be of several; the message names them.
     """
     if name is not None and name not in _LAYOUTS:
         raise ValueError(f"data.layout={name}; allowed: {', '.join(_LAYOUTS)}")
@@ -57,7 +62,7 @@ def find_layout(folder: str, name: str | None = None) -> Layout:
     found = [layout for key in wanted for layout in _LAYOUTS[key](path)]
     if not found:
         what = f"of the layout {name}" if name else "that is known here"
-        raise ValueError(
+        raise UnknownLayout(
             f"{folder} has no data set {what}; it looks like {looks_like(folder)}. Allowed: COCO, "
             "Pascal VOC, YOLO; nanodet-d2 data convert makes COCO of others"
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nanodet_d2.runtime.files import IMAGE_SUFFIXES
+from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
 
+from ..formats import VOC, looks_like
 from .source import Layout, Source, files_in, folders_in, has_files, lines_of, split_folders
 
 _XML = (".xml",)
+_LOOKED_AT = 20  # XML files of a folder, to tell whether they are of Pascal VOC
 _LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
 
 
@@ -63,6 +65,17 @@ def _devkit(folder: Path) -> Layout:
 
 def _in_one_folder(folder: Path) -> Source | None:
     """XML files and images together in a folder, or each in a folder below it."""
+    source = _by_suffixes(folder)
+    return source if source is not None and _is_voc(Path(source.annotations)) else None
+
+
+def _is_voc(folder: Path) -> bool:
+    """Whether there is a file of Pascal VOC among the first: others write XML as well."""
+    files = relative_files(str(folder), _XML)[:_LOOKED_AT]
+    return any(VOC in looks_like(str(folder / path)) for path in files)
+
+
+def _by_suffixes(folder: Path) -> Source | None:
     if files_in(folder, _XML) and files_in(folder, IMAGE_SUFFIXES):
         return Source("voc", str(folder), str(folder))
     places = folders_in(folder)

@@ -40,6 +40,11 @@ def recognise(folder: Path) -> list[Layout]:
     return _undescribed(folder)
 
 
+def is_description(path: str) -> bool:
+    """Whether a file describes a YOLO data set, as ``data.yaml`` does."""
+    return _read(Path(path)) is not None
+
+
 def described_layout(path: Path) -> Layout:
     """Of ``data.yaml``: ``train``, ``val`` and ``test`` are folders, lists, or several of these.
 
