@@ -28,6 +28,7 @@ PACKAGES = {
     "torch": "torch",
     "torchvision": "torchvision",
     "tqdm": "tqdm",
+    "yaml": "pyyaml",
 }
 TOOLS = {
     "coverage": "coverage",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import collections
 import json
+import logging
 import random
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .duplicates import looks, near_duplicates
+from .duplicates import look_alikes, looks
+
+logger = logging.getLogger(__name__)
 
 SHARE = 0.2  # of the images, where none is asked for
 
@@ -56,11 +59,11 @@ def val_names(content: Mapping[str, Any], images: str, rule: Rule) -> set[str]:
         ValueError: if a side would be empty, or the file does not fit the images.
     """
     check_rule(rule)
-    names = [str(x["file_name"]) for x in content["images"]]
+    names = sorted(str(x["file_name"]) for x in content["images"])
     if rule.file:
         return _listed(rule.file, names)
     classes = _classes_of(content)
-    groups = _groups(names, images, rule.group_by)
+    groups = _groups(names, images, rule)
     chosen = choose_groups([[classes[name] for name in group] for group in groups], rule)
     return {name for i in chosen for name in groups[i]}
 
@@ -70,7 +73,7 @@ def choose_groups(groups: Sequence[Sequence[Collection[Any]]], rule: Rule) -> se
 
     The rarest class that is still to be divided goes first, as in iterative stratification
     (Sechidis et al. 2011, "On the Stratification of Multi-Label Data", section 3), with whole
-    groups in place of images.
+    groups in place of images. Every class keeps an image to be learnt from.
 
     Args:
         groups: the classes of each image of each group.
@@ -85,44 +88,82 @@ def choose_groups(groups: Sequence[Sequence[Collection[Any]]], rule: Rule) -> se
     counts = [
         collections.Counter(c for image in group for c in set(image) or {None}) for group in groups
     ]
-    total: collections.Counter[Any] = sum(counts, collections.Counter())
-    wanted = {c: rule.share * n for c, n in total.items()}
-    open_images = rule.share * sum(map(len, groups))
+    val = _Validation([len(group) for group in groups], counts, rule.share)
     order = list(range(len(groups)))
     random.Random(rule.seed).shuffle(order)
-    chosen: set[int] = set()
+    having: dict[Any, list[int]] = collections.defaultdict(list)
+    for i in order:
+        for c in counts[i]:
+            having[c].append(i)
     left = set(order)
-    for rarest in sorted(total, key=lambda c: (total[c], str(c))):
-        for i in (x for x in order if x in left and counts[x][rarest]):
+    for rarest in sorted(having, key=lambda c: (val.left_to_train[c], str(c))):
+        for i in (x for x in having[rarest] if x in left):
             left.discard(i)
-            # To validation where that brings the class closer to its share, and there is room.
-            fits = counts[i][rarest] <= 2 * wanted[rarest] and len(groups[i]) <= 2 * open_images
-            if fits:
-                chosen.add(i)
-                open_images -= len(groups[i])
-                for c, n in counts[i].items():
-                    wanted[c] -= n
-    if not chosen or len(chosen) == len(groups):
+            # Where that brings the class closer to its share.
+            if counts[i][rarest] <= 2 * val.wanted[rarest]:
+                val.take(i)
+    # Of many rare classes, each may round to none. Then others make the share up.
+    for i in sorted(set(order) - val.chosen, key=lambda i: (-val.lack(i), order[i])):
+        val.take(i)
+    if not val.chosen or len(val.chosen) == len(groups):
         raise ValueError(
             f"{sum(map(len, groups))} images in {len(groups)} groups cannot be divided by "
             f"data.val_share={rule.share:g}: give data.val, or another share"
         )
-    return chosen
+    return val.chosen
 
 
-def _classes_of(content: Mapping[str, Any]) -> dict[str, set[Any]]:
-    """Image name -> categories of its boxes."""
+class _Validation:
+    """The side of validation, as groups are taken for it.
+
+    Args:
+        sizes: of the groups, in images.
+        counts: of each group, the images of each class.
+        share: of all images that it is to have.
+    """
+
+    def __init__(self, sizes: Sequence[int], counts: Sequence[Mapping[Any, int]], share: float):
+        self.chosen: set[int] = set()
+        self.left_to_train: collections.Counter[Any] = collections.Counter()
+        for count in counts:
+            self.left_to_train.update(count)
+        self.wanted = {c: share * n for c, n in self.left_to_train.items()}
+        self._room = share * sum(sizes)
+        self._sizes, self._counts = sizes, counts
+
+    def take(self, i: int) -> None:
+        """Take a group if there is room, and its classes keep an image to be learnt from."""
+        count = self._counts[i]
+        if self._sizes[i] > 2 * self._room or any(
+            n >= self.left_to_train[c] for c, n in count.items()
+        ):
+            return
+        self.chosen.add(i)
+        self._room -= self._sizes[i]
+        for c, n in count.items():
+            self.wanted[c] -= n
+            self.left_to_train[c] -= n
+
+    def lack(self, i: int) -> float:
+        """Images that a group's classes lack of their shares, on average."""
+        count = self._counts[i]
+        return sum(self.wanted[c] * n for c, n in count.items()) / sum(count.values())
+
+
+def _classes_of(content: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Image name -> classes of its boxes."""
+    classes = {x["id"]: str(x["name"]) for x in content["categories"]}
     names = {x["id"]: str(x["file_name"]) for x in content["images"]}
-    found: dict[str, set[Any]] = {name: set() for name in names.values()}
+    found: dict[str, set[str]] = {name: set() for name in names.values()}
     for annotation in content["annotations"]:
         try:
-            found[names[annotation["image_id"]]].add(annotation["category_id"])
+            found[names[annotation["image_id"]]].add(classes[annotation["category_id"]])
         except (KeyError, TypeError):
             continue  # what is wrong with it is told where annotations are read
     return found
 
 
-def _groups(names: Sequence[str], images: str, group_by: str) -> list[list[str]]:
+def _groups(names: Sequence[str], images: str, rule: Rule) -> list[list[str]]:
     """Images that have to stay together: of one video, or that look the same."""
     parent = list(range(len(names)))
 
@@ -134,13 +175,23 @@ def _groups(names: Sequence[str], images: str, group_by: str) -> list[list[str]]
 
     first: dict[str, int] = {}
     for i, name in enumerate(names):
-        found = re.search(group_by, name) if group_by else None
+        found = re.search(rule.group_by, name) if rule.group_by else None
         if found:
             key = found.group(1 if found.re.groups else 0)
             parent[root(i)] = root(first.setdefault(key, i))
-    hashes = looks([str(Path(images, name)) for name in names], what="looking for copies of images")
-    for a, b in near_duplicates(hashes):
-        parent[root(b)] = root(a)
+    known = looks([str(Path(images, name)) for name in names], what="looking for copies of images")
+    for alike in look_alikes(known):
+        if len(alike) > max(2, 2 * rule.share * len(names)):  # would not fit into validation
+            logger.warning(
+                "%d of %d images look the same, as %s and %s; they are divided all the same. "
+                "data.group_by keeps the images of one video together",
+                len(alike),
+                len(names),
+                *(names[i] for i in alike[:2]),
+            )
+            continue
+        for i in alike[1:]:
+            parent[root(i)] = root(alike[0])
     groups: dict[int, list[str]] = collections.defaultdict(list)
     for i, name in enumerate(names):
         groups[root(i)].append(name)
@@ -166,12 +217,13 @@ def _listed(path: str, names: Sequence[str]) -> set[str]:
             f"data.split_file={path} is no division: needed is json of the lists train and val"
         ) from error
     unknown = [name for name in names if name not in train and name not in val]
-    if unknown or not val & set(names) or train & val:
+    empty = next((key for key, x in (("val", val), ("train", train)) if not x & set(names)), None)
+    if unknown or empty or train & val:
         what = f"{len(unknown)} of the {len(names)} images are in neither list, as {unknown[:1]}"
         if train & val:
             what = f"{len(train & val)} images are in both lists"
         elif not unknown:
-            what = "no image of the data set is for validation"
+            what = f"no image of the data set is in its list {empty}"
         raise ValueError(f"data.split_file={path} does not fit the data set: {what}")
     return val
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .division import SHARE, Rule, keep_part, val_names
-from .readers import READERS, Layout, Source, find_layout
+from .readers import READERS, Layout, Source, find_layout, voc
 from .readers.coco_schema import is_evaluable
 from .records import categories_by_id
 
@@ -58,7 +58,8 @@ def source_of(data: Mapping[str, Any], split: str) -> SplitSource | None:
     if data.get("source") and given is None:
         return _of_folder(data, split)
     whole = given if split == "train" else _given(data, "train")
-    if whole is not None and data.get("val_share") and _given(data, "val") is None:
+    divided = data.get("val_share") or data.get("split_file")
+    if whole is not None and divided and _given(data, "val") is None:
         return SplitSource(whole, split, rule_of(data))
     return SplitSource(given) if given is not None else None
 
@@ -82,11 +83,22 @@ def layout_of(data: Mapping[str, Any]) -> Layout:
 
 
 def rule_of(data: Mapping[str, Any]) -> Rule:
-    """How ``data`` says to divide images."""
-    share = data.get("val_share")
+    """How ``data`` says to divide images.
+
+    Raises:
+        ValueError: for a share or a seed that is no number.
+    """
+    share, seed = data.get("val_share"), data.get("split_seed")
+    try:
+        share, seed = float(SHARE if share is None else share), int(seed or 0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"data.val_share={share}, data.split_seed={seed}; allowed: a number above 0 and below "
+            "1, and a whole number"
+        ) from error
     return Rule(
-        share=float(SHARE if share is None else share),
-        seed=int(data.get("split_seed") or 0),
+        share=share,
+        seed=seed,
         group_by=str(data.get("group_by") or ""),
         file=os.path.expanduser(str(data.get("split_file") or "")),
     )
@@ -147,7 +159,7 @@ def _of_folder(data: Mapping[str, Any], split: str) -> SplitSource:
     wanted = (data.get(split) or {}).get("split")
     if split == "train":
         files = _chosen(layout, wanted or "train", data, split)
-        divided = evaluated_split(data, layout) is None
+        divided = _given(data, "val") is None and evaluated_split(data, layout) is None
         return SplitSource(files, "train", rule_of(data)) if divided else SplitSource(files)
     name = evaluated_split(data, layout)
     if name is None:
@@ -187,12 +199,6 @@ def _layout(
         for key, source in layout.splits.items()
     }
     if layout.name == "voc" and not classes:  # a split may lack a class that another has
-        names = {
-            x["name"] for source in set(splits.values()) for x in _content_of(source)["categories"]
-        }
+        names = voc.names_in(splits.values())
         splits = {k: v._replace(classes=tuple(sorted(names))) for k, v in splits.items()}
     return layout._replace(splits=splits)
-
-
-def _content_of(source: Source) -> dict[str, Any]:
-    return READERS[source.form](source)

@@ -146,7 +146,8 @@ def _register(source: SplitSource, data: Mapping[str, Any], split: str) -> str:
     source = _with_all_classes(source, data)
     categories = summary(source).categories
     _require_same_classes(list(categories.values()), data, split)
-    class_index = {key: classes.index(name) for key, name in categories.items()}
+    numbers = {name: i for i, name in enumerate(classes)}
+    class_index = {key: numbers[name] for key, name in categories.items()}
 
     allow_outside = bool(data.get("allow_outside", False))
     identity = repr((source, class_index, allow_outside)).encode()
@@ -205,9 +206,10 @@ def _registered_classes(data: Mapping[str, Any], split: str) -> list[str]:
 
 def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str) -> None:
     expected = class_names(data)
-    if set(found) != set(expected):
-        only = [x for x in found if x not in set(expected)]
-        lacking = [x for x in expected if x not in set(found)]
+    mine, models = set(found), set(expected)
+    if mine != models:
+        only = [x for x in found if x not in models]
+        lacking = [x for x in expected if x not in mine]
         remedy = "give both data.train and data.val with the same classes"
         if _source(data, split) is None and _registered_name(data, split) == _SHIPPED[split]:
             remedy = (

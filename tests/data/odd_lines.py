@@ -112,7 +112,8 @@ VOC = [
     Case("<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>",
          "percent, which cannot be told from pixels: here clipped", [[20, 20, 60, 50]],
          {"boxes reaching beyond their image, clipped": 1}),
-    Case(f"<difficult>1</difficult>{_BNDBOX}", "the box, like any other, in evaluation too",
+    Case(f"<difficult>1</difficult>{_BNDBOX}", "the box, like any other, in evaluation "
+         "too; with `data.difficult=ignore` it neither teaches nor counts",
          [PLAIN]),
     Case(f"<deleted>1</deleted>{_BNDBOX}", "nothing: LabelMe keeps what was removed", [],
          {"objects that are marked as deleted, left out": 1}),

@@ -84,7 +84,9 @@ def recognise(folder: Path) -> list[Layout]:
     """
     splits: dict[str, Source] = {}
     for path in _coco_files(folder):
-        split = split_of(path.stem) or split_of(path.parent.name) or ""
+        # Of the data set's own folder the name says nothing.
+        above = split_of(path.parent.name) if path.parent != folder else None
+        split = split_of(path.stem) or above or ""
         source = Source("json", str(path), str(_image_folder(path, folder, split)))
         if split in splits:
             raise ValueError(
@@ -93,14 +95,12 @@ def recognise(folder: Path) -> list[Layout]:
                 "data.train.images=… and the same of data.val"
             )
         splits[split] = source
-    if "" in splits:
-        if len(splits) > 1:
-            named = ", ".join(x for x in splits if x)
-            raise ValueError(
-                f"{splits[''].annotations} does not say what split it is of, beside {named}: "
-                f"put one of {', '.join(SPLITS)} into its name"
-            )
-        splits = {"train": splits[""]}
+    if "" in splits and len(splits) > 1:
+        named = ", ".join(x for x in splits if x)
+        raise ValueError(
+            f"{splits[''].annotations} does not say what split it is of, beside {named}: "
+            f"put one of {', '.join(SPLITS)} into its name"
+        )
     return [Layout("coco", "COCO", splits)] if splits else []
 
 

@@ -103,3 +103,16 @@ def has_files(folder: Path, suffixes: Iterable[str]) -> bool:
         if any(name.lower().endswith(wanted) for name in names):
             return True
     return False
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a list, without blank ones and without spaces around them.
+
+    Raises:
+        ValueError: if it is no text in UTF-8; the message names it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    return [line.strip() for line in lines if line.strip()]

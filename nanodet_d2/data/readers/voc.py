@@ -8,20 +8,18 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
+from nanodet_d2.runtime.files import relative_files
 
 from ..files import Problems, find_images, listed_image_size
-from ..formats import VOC, looks_like
+from ..formats import looks_like
 from .content import Content, box_around
-from .source import Layout, Source, files_in, folders_in, has_files, split_folders
+from .source import Source, lines_of
 
-_XML = (".xml",)
-_LOOKED_AT = 20  # XML files of a folder, to tell whether they are of Pascal VOC
-_LISTS = ("train", "val", "trainval", "test")  # of ImageSets/Main; others are of a class
+_PRESENCE = re.compile(r"\s+(-1|0|1)$")
 
 
 def read(source: Source) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def read(source: Source) -> dict[str, Any]:
         source.annotations,
         source.images,
         source.classes,
-        listed=_listed(source.listed) if source.listed else None,
+        listed=_listed(source),
         ignore_difficult=source.ignore_difficult,
     )
 
@@ -53,25 +51,26 @@ def read_voc(
         folder: of the XML files, e.g. ``VOC2007/Annotations``.
         images: the folder that mirrors it, e.g. ``VOC2007/JPEGImages``.
         classes: names in the model's order; if none, those in the files, sorted.
-        listed: paths of the XML files that count, without suffix; all of them if None.
+        listed: paths of the XML files that count, without suffix, or with 1, 0 or -1 behind them;
+            all files if None.
         ignore_difficult: ``difficult`` objects become COCO's ``iscrowd``; else they count too.
 
     Returns:
         ``images``, ``annotations`` and ``categories`` as in a COCO file, and ``problems``.
 
     Raises:
-        ValueError: if there is no XML file, or none of them names an object.
+        ValueError: if there is no XML file, or none that is listed, or none names an object.
     """
     problems = Problems()
-    parsed = _annotated_images(folder, images, problems)
+    parsed = _annotated_images(folder, images, listed, problems)
     names = list(classes or sorted({x for _, _, root in parsed for x in _names(root)}))
+    found = f"; found: {problems}" if problems else ""
+    if listed is not None and not parsed:
+        raise ValueError(f"data set {folder} has none of the listed images{found}")
     if not names:
-        found = f"; found: {problems}" if problems else ""
         raise ValueError(f"data set {folder} names no object; give data.classes{found}")
     content = Content(names, first_id=1, problems=problems)
     index = {name: i for i, name in enumerate(names)}
-    if listed is not None:
-        parsed = _only(parsed, listed, problems)
     for relative, image, root in parsed:
         size = _size(root) or listed_image_size(Path(images) / image, problems)
         if size is None:
@@ -89,32 +88,38 @@ def read_voc(
     return content.as_coco()
 
 
-def _listed(files: Sequence[str]) -> set[str]:
-    """The first word of each line: those of a class tell in a second whether it is there."""
-    lines = [x for path in files for x in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    return {line.split()[0] for line in lines if line.strip()}
+def _listed(source: Source) -> set[str] | None:
+    """The lines of a source's lists, if it has any."""
+    lines = {line for path in source.listed for line in lines_of(Path(path))}
+    return lines if source.listed else None
 
 
-def _only(parsed: Sequence[_Parsed], listed: Collection[str], problems: Problems) -> list[_Parsed]:
+def _only(files: Sequence[Path], listed: Collection[str], problems: Problems) -> list[Path]:
     """Those that are listed."""
-    stems = {relative.with_suffix("").as_posix() for relative, _, _ in parsed}
-    for name in sorted(set(listed) - stems):
-        problems.add("listed images without their file or their image, left out", name)
-    return [x for x in parsed if x[0].with_suffix("").as_posix() in listed]
+    stems = {path.with_suffix("").as_posix(): path for path in files}
+    # A list of a class tells behind each name whether it is there.
+    wanted = {name if name in stems else _PRESENCE.sub("", name) for name in listed}
+    for name in sorted(wanted - set(stems)):
+        problems.add("listed images without their file, left out", name)
+    return [path for stem, path in stems.items() if stem in wanted]
 
 
 # Path of a file, path of its image, both relative to their folders; content.
 _Parsed = tuple[Path, str, ElementTree.Element]
 
 
-def _annotated_images(folder: str, images: str, problems: Problems) -> list[_Parsed]:
-    """All files of annotations whose image is there, by path."""
+def _annotated_images(
+    folder: str, images: str, listed: Collection[str] | None, problems: Problems
+) -> list[_Parsed]:
+    """The files of annotations whose image is there, by path."""
     files = relative_files(folder, [".xml"])
     if not files:
         raise ValueError(
             f"data set {folder} has no .xml files; needed: Pascal VOC annotations; "
             f"it looks like {looks_like(folder)}"
         )
+    if listed is not None:
+        files = _only(files, listed, problems)
     known_images = find_images(images)
     parsed = []
     for relative in files:
@@ -144,6 +149,20 @@ def _image_of(root: ElementTree.Element, relative: Path, known: dict[str, str]) 
         if found is not None:
             return found
     return None
+
+
+def names_in(sources: Iterable[Source]) -> set[str]:
+    """Classes of all sources' objects; a file is read once, however many lists it is in."""
+    lists: dict[tuple[str, str], tuple[str, ...]] = {}
+    for source in sources:
+        place = source.annotations, source.images
+        lists[place] = lists.get(place, ()) + source.listed
+    found: set[str] = set()
+    for place, listed in lists.items():
+        source = Source("voc", *place, listed=listed)
+        parsed = _annotated_images(*place, _listed(source), Problems())
+        found.update(name for _, _, root in parsed for name in _names(root))
+    return found
 
 
 def _names(root: ElementTree.Element) -> list[str]:
@@ -220,65 +239,3 @@ def _around_polygon(polygon: ElementTree.Element) -> list[float]:
     if len(xs) != len(ys) or len(xs) < 3:
         raise ValueError(f"polygon of {len(xs)} x and {len(ys)} y; needed: three points")
     return box_around(xs, ys)
-
-
-def recognise(folder: Path) -> list[Layout]:
-    """The layouts of this kind that a folder may be: none or one."""
-    for place in (
-        folder,
-        *folders_in(folder),
-        *(y for x in folders_in(folder) for y in folders_in(x)),
-    ):
-        if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir():
-            return [_devkit(place)]
-    splits = {}
-    for name, place in split_folders(folder).items():
-        source = _in_one_folder(place)
-        if source is not None:
-            splits[name] = source
-    if splits:
-        return [Layout("voc", "Pascal VOC, a folder a split", splits)]
-    source = _in_one_folder(folder)
-    return [Layout("voc", "Pascal VOC", {"train": source})] if source else []
-
-
-def _devkit(folder: Path) -> Layout:
-    """With ``Annotations``, ``JPEGImages`` and, maybe, ``ImageSets/Main/*.txt``."""
-    files = str(folder / "Annotations"), str(folder / "JPEGImages")
-    sets = folder / "ImageSets" / "Main"
-    lists = [sets / f"{name}.txt" for name in _LISTS if (sets / f"{name}.txt").is_file()]
-    if not lists:
-        return Layout("voc", "Pascal VOC's devkit without lists", {"train": Source("voc", *files)})
-    splits = {path.stem: Source("voc", *files, listed=(str(path),)) for path in lists}
-    if "train" not in splits and "trainval" in splits:
-        splits["train"] = splits["trainval"]
-    return Layout("voc", "Pascal VOC's devkit with split lists", splits)
-
-
-def _in_one_folder(folder: Path) -> Source | None:
-    """XML files and images together in a folder, or each in a folder below it."""
-    source = _by_suffixes(folder)
-    return source if source is not None and _is_voc(Path(source.annotations)) else None
-
-
-def _is_voc(folder: Path) -> bool:
-    """Whether there is a file of Pascal VOC among the first: others write XML as well."""
-    files = relative_files(str(folder), _XML)[:_LOOKED_AT]
-    return any(VOC in looks_like(str(folder / path)) for path in files)
-
-
-def _by_suffixes(folder: Path) -> Source | None:
-    if files_in(folder, _XML) and files_in(folder, IMAGE_SUFFIXES):
-        return Source("voc", str(folder), str(folder))
-    places = folders_in(folder)
-    annotations = [x for x in places if has_files(x, _XML)]
-    images = [x for x in places if has_files(x, IMAGE_SUFFIXES)]
-    if files_in(folder, _XML):
-        annotations = [folder]
-    if files_in(folder, IMAGE_SUFFIXES):
-        images = [folder]
-    if annotations and annotations == images:  # a folder a class, say, with both in it
-        return Source("voc", str(folder), str(folder))
-    if len(annotations) == len(images) == 1:
-        return Source("voc", str(annotations[0]), str(images[0]))
-    return None

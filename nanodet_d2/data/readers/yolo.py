@@ -15,7 +15,7 @@ from nanodet_d2.runtime.files import IMAGE_SUFFIXES, relative_files
 from ..files import Problems, find_images, listed_image_size
 from ..formats import looks_like
 from .content import Content, box_around
-from .source import Source
+from .source import Source, lines_of
 
 # Shares of the image's size that a number may lie outside it: boxes reach beyond by rounding and
 # by augmentation, while pixels and percent lie far off.
@@ -26,8 +26,12 @@ def read(source: Source) -> dict[str, Any]:
     """The content of a source's files."""
     if not source.listed:
         return read_yolo(source.annotations, source.images, source.classes)
+    _require_classes(source.classes, source.annotations)
     problems = Problems()
     labels = _labels_of_listed(source, problems)
+    if not labels:
+        found = f"; found: {problems}" if problems else ""
+        raise ValueError(f"{', '.join(source.listed)} has none of its images{found}")
     if not any(label.is_file() for label in labels.values()):
         raise ValueError(
             f"{source.annotations}: none of the {len(labels)} images of {', '.join(source.listed)} "
@@ -54,8 +58,7 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
     Raises:
         ValueError: if there are no classes or no images, or a folder of text files without one.
     """
-    if not classes:
-        raise ValueError(f"data set {folder} needs data.classes, the names in YOLO's order")
+    _require_classes(classes, folder)
     known_images = find_images(images)
     if not known_images:
         raise ValueError(f"image folder {images} has no images")
@@ -70,6 +73,11 @@ def read_yolo(folder: str, images: str, classes: Sequence[str]) -> dict[str, Any
         problems.add("text files without their image, left out", f"{orphan}.txt")
     labels = {image: Path(folder, f"{stem}.txt") for stem, image in sorted(known_images.items())}
     return _content(images, labels, classes, problems)
+
+
+def _require_classes(classes: Sequence[str], source: str) -> None:
+    if not classes:
+        raise ValueError(f"data set {source} needs data.classes, the names in YOLO's order")
 
 
 def _content(
@@ -104,10 +112,7 @@ def _listed_images(source: Source, problems: Problems) -> Iterator[Path]:
         if entry.is_dir():
             yield from (entry / x for x in relative_files(str(entry), IMAGE_SUFFIXES))
             continue
-        for line in entry.read_text(encoding="utf-8-sig").splitlines():
-            name = line.strip()
-            if not name:
-                continue
+        for name in lines_of(entry):
             places = [Path(source.images, name), entry.parent / name]
             image = next((x for x in places if x.is_file()), None)
             if image is None:
@@ -118,14 +123,15 @@ def _listed_images(source: Source, problems: Problems) -> Iterator[Path]:
 
 def _label_of(image: Path) -> Path:
     """In ``labels`` where the image is in ``images``, else beside it."""
-    parts = list(image.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            mirrored = Path(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt")
-            if mirrored.is_file():
-                return mirrored
-            break
-    return image.with_suffix(".txt")
+    mirrored = mirrored_labels(image).with_suffix(".txt")
+    return mirrored if mirrored.is_file() else image.with_suffix(".txt")
+
+
+def mirrored_labels(path: Path) -> Path:
+    """With ``labels`` in place of the last ``images`` of a path; itself without one."""
+    parts = path.parts
+    at = max((i for i, part in enumerate(parts) if part == "images"), default=None)
+    return path if at is None else Path(*parts[:at], "labels", *parts[at + 1 :])
 
 
 def _lines(label: Path, problems: Problems) -> list[str]:

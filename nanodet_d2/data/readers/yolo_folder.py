@@ -12,7 +12,8 @@ import yaml
 from nanodet_d2.runtime.files import IMAGE_SUFFIXES
 
 from ..formats import is_yolo_line
-from .source import SPLITS, Layout, Source, files_in, folders_in, has_files, split_folders
+from .source import Layout, Source, files_in, has_files, lines_of, split_folders
+from .yolo import mirrored_labels
 
 _YAML = (".yaml", ".yml")
 _USUAL = ("data", "dataset")  # names of the description
@@ -68,25 +69,35 @@ def described_layout(path: Path) -> Layout:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The description; None for another file."""
+    """The description; None for another file.
+
+    Raises:
+        ValueError: if it has a description's name, but is no YAML.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-    known = isinstance(content, dict) and "names" in content and "train" in content
-    return content if known else None
+        text = path.read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text)
+        if not isinstance(content, dict) or "names" not in content or "train" not in content:
+            return None
+        # As they are written: YAML takes "no" for a truth value and "007" for a number.
+        return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if path.stem not in _USUAL:
+            return None
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _names(names: Any, path: Path) -> tuple[str, ...]:
     if isinstance(names, Mapping):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        if set(names) != {str(i) for i in range(len(names))}:
             raise ValueError(
-                f"{path}: names has the keys {list(names)[:12]}; allowed: 0, 1, 2, … without a gap"
+                f"{path}: names has the keys {', '.join(map(str, names))[:80]}; allowed: 0, 1, 2, "
+                "… without a gap"
             )
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        names = [names[str(i)] for i in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
         raise ValueError(f"{path}: names is {names!r}; allowed: a list, or a mapping from numbers")
-    return tuple(str(name) for name in names)
+    return tuple(names)
 
 
 def _root(content: Mapping[str, Any], path: Path) -> Path:
@@ -109,53 +120,36 @@ def _place(entry: str, root: Path, path: Path) -> Path:
 def _common(root: Path, listed: Sequence[str]) -> str:
     """The folder that images' names are relative to."""
     places = [x if os.path.isdir(x) else os.path.dirname(x) for x in listed]
-    return os.path.commonpath([os.path.abspath(x) for x in (root, *places)])
+    return os.path.commonpath([os.path.abspath(x) for x in [str(root), *places]])
 
 
 def _undescribed(folder: Path) -> list[Layout]:
     """Folders ``images`` and ``labels``, or images and text files together."""
-    splits = {}
-    places = split_folders(folder)
-    if (folder / "images").is_dir():
-        places = places or split_folders(folder / "images") or {"train": folder / "images"}
-    for split, place in (places or {"train": folder}).items():
-        if _has_labels(place):
-            splits[split] = place
-    if not splits:
+    inside = folder / "images" if (folder / "images").is_dir() else folder
+    places = split_folders(folder) or split_folders(inside) or {"": inside}
+    places = {split: place for split, place in places.items() if _has_labels(place)}
+    if not places:
         return []
-    classes = _listed_names(folder, list(splits.values()))
-    return [
-        Layout(
-            "yolo",
-            "YOLO without a description",
-            {
-                split: Source("yolo", str(folder), str(folder), classes, (str(place),))
-                for split, place in splits.items()
-                if split in SPLITS
-            },
-        )
-    ]
+    classes = _listed_names(folder, list(places.values()))
+    splits = {
+        split: Source("yolo", str(folder), str(folder), classes, (str(place),))
+        for split, place in places.items()
+    }
+    return [Layout("yolo", "YOLO without a description", splits)]
 
 
 def _has_labels(place: Path) -> bool:
-    """Whether there is a text file of YOLO's in the folder, or where its images have theirs."""
+    """Whether there is a text file of YOLO's below the folder, or where its images have theirs."""
     if not has_files(place, IMAGE_SUFFIXES):
         return False
-    parts = list(place.parts)
-    mirrored = [i for i, part in enumerate(parts) if part == "images"]
-    places = [place]
-    if mirrored:
-        places.append(Path(*parts[: mirrored[-1]], "labels", *parts[mirrored[-1] + 1 :]))
-    if (place / "labels").is_dir():
-        places.append(place / "labels")
-    for labels in filter(Path.is_dir, places):
-        for path in (
-            *files_in(labels, [".txt"]),
-            *(y for x in folders_in(labels) for y in files_in(x, [".txt"])),
-        ):
-            if path.name not in _NAME_FILES and is_yolo_line(path):
-                return True
-    return False
+    texts = (
+        Path(root, name)
+        for labels in (place, mirrored_labels(place))
+        for root, _, names in os.walk(labels)
+        for name in names
+        if name.endswith(".txt") and name not in _NAME_FILES
+    )
+    return any(path.is_file() and is_yolo_line(path) for path in texts)
 
 
 def _listed_names(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
@@ -163,6 +157,5 @@ def _listed_names(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
     for place in (folder, folder / "labels", *places):
         for name in _NAME_FILES:
             if (place / name).is_file():
-                lines = (place / name).read_text(encoding="utf-8-sig").splitlines()
-                return tuple(line.strip() for line in lines if line.strip())
+                return tuple(lines_of(place / name))
     return ()
