@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 
 from nanodet_d2.data.sources import layout_of
 from nanodet_d2.data.splits import class_names, split_content, split_name
+from nanodet_d2.engine import DetectionEvaluator
 from tests.data import layouts, one_set
 from tests.data.layouts import WITH_SPLITS, WITHOUT_SPLITS
 from tests.data.one_set import CLASSES, data_section, truth
@@ -209,3 +216,33 @@ def test_real_sets_as_they_lie(shared, folder, splits):
         "cards": ["ace", "jack", "king", "nine", "queen", "ten"],
     }
     assert class_names(data_section(place)) == classes[folder]
+
+
+def score(name: str, output: Path) -> dict[str, float]:
+    """AP of a detector that finds every object, not quite where it is, and some that are not."""
+    evaluator = DetectionEvaluator(name, str(output))
+    evaluator.reset()
+    classes = MetadataCatalog.get(name).thing_classes
+    for record in DatasetCatalog.get(name):
+        file = Path(record["file_name"]).name
+        rng = np.random.default_rng(zlib.crc32(file.encode()))
+        expected = truth()[file]
+        found = Instances((record["height"], record["width"]))
+        boxes = np.array([x[1:] for x in expected] + [(1, 1, 30, 20)], dtype=np.float32)
+        found.pred_boxes = Boxes(torch.from_numpy(boxes + rng.normal(0, 2, boxes.shape)).float())
+        found.pred_classes = torch.tensor([classes.index(x[0]) for x in expected] + [0])
+        found.scores = torch.from_numpy(rng.uniform(0.1, 1, len(boxes)))
+        evaluator.process([record], [{"instances": found}])
+    with contextlib.redirect_stdout(io.StringIO()):
+        return evaluator.evaluate()["bbox"]
+
+
+def test_every_layout_gives_the_same_ap(written, tmp_path):
+    scores = {}
+    for write in WITH_SPLITS:
+        name = split_name(data_section(written(write)), "val")
+        scores[write.__name__] = score(name, tmp_path / write.__name__)
+    first = scores["coco_annotations"]
+    assert 20 < first["AP"] < 90 and len(scores) > 10
+    for name, metrics in scores.items():
+        assert metrics == pytest.approx(first, abs=0.1, nan_ok=True), name
