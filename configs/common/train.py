@@ -31,6 +31,8 @@ train = dict(
     ema=dict(
         enabled=True, settings=dict(decay=0.9998, warmup=2000.0, start_share=0.0, window=None)
     ),
+    # Of optimizer.lr, where the classes are those of init_checkpoint, which has them to forget.
+    same_classes_lr_factor=1.0,
     evaluate_raw=False,  # the raw weights as well as the averaged ones, as raw_bbox
     sync_norm=False,  # batch norms over the images of all ranks; for few images per rank
     # The auxiliary branch may leave the step after model.aux_detach_iter.

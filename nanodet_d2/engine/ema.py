@@ -119,22 +119,10 @@ class StartOfEMA:
 
 
 class EMAHook(HookBase):
-    """Update the average after every step; place it before the hooks that save or evaluate.
+    """Update the average after every step; place it before the hooks that save or evaluate."""
 
-    Args:
-        ema: the average.
-        other_classes: the training started from weights for other classes; a resume has to know.
-    """
-
-    def __init__(self, ema: ModelEMA, *, other_classes: bool = False):
+    def __init__(self, ema: ModelEMA):
         self.ema = ema
-        self.other_classes = other_classes
-
-    def state_dict(self) -> dict[str, bool]:
-        return {"other_classes": self.other_classes}
-
-    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
-        self.other_classes = state_dict["other_classes"]
 
     def after_step(self) -> None:
         self.ema.update(self.trainer.iter + 1)

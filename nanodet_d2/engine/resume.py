@@ -16,8 +16,8 @@ from torch import nn
 from nanodet_d2.checkpoint import SafeCheckpointer, read_file, replace_file
 
 from .budget import TimeBudget
-from .ema import EMAHook
 from .ranks import on_all_ranks
+from .start import StartHook
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _find(output_dir: str) -> ResumePoint | None:
         has_ema="ema" in content,
         has_start="ema_start" in content,
         budget=hooks.get(TimeBudget.__qualname__),
-        other_classes=hooks.get(EMAHook.__qualname__, {}).get("other_classes", False),
+        other_classes=hooks.get(StartHook.__qualname__, {}).get("other_classes", False),
     )
     rewind_log(output_dir, point.steps)
     return point

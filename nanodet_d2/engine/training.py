@@ -40,6 +40,7 @@ from .mistakes import RisingLoss
 from .outcome import log_outcome
 from .resume import ResumePoint, find_resume_point, resolve_seed
 from .solver import fit_periods
+from .start import StartHook, fit_to_classes
 from .sync_norm import synchronise_norms
 from .trainer import Trainer
 from .validation_loss import ValidationLoss, build_validation_batches
@@ -91,8 +92,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     other_classes = resumed.other_classes if resumed else False
     if resumed is None:
         other_classes = not _start_anew(cfg, model, set_aside=not resume).same_classes
-    if other_classes:
-        _keep_off_start(cfg)
+    fit_to_classes(cfg, other_classes=other_classes)
     if cfg.train.sync_norm:
         model = synchronise_norms(model, torchs_own=uses_gpu(cfg))
     optimizer = build_optimizer_of(cfg, model)
@@ -124,8 +124,12 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         results.update(evaluate(model, ema, raw_too=cfg.train.evaluate_raw))
         return results
 
-    averaging = EMAHook(ema, other_classes=other_classes) if ema else None
-    trainer.register_hooks(_build_hooks(cfg, trainer, checkpointer, averaging, test, budget))
+    trainer.register_hooks(
+        [
+            StartHook(other_classes=other_classes),
+            *_build_hooks(cfg, trainer, checkpointer, ema, test, budget),
+        ]
+    )
     start_iter = _go_on(cfg, ema, checkpointer, resumed) if resumed else 0
     if start_iter >= cfg.train.max_iter:
         logger.warning("No step left to do: %d of %d are done", start_iter, cfg.train.max_iter)
@@ -186,7 +190,7 @@ def _build_hooks(
     cfg: DictConfig,
     trainer: Trainer,
     checkpointer: SafeCheckpointer,
-    averaging: EMAHook | None,
+    ema: ModelEMA | None,
     test: Any,
     budget: TimeBudget | None,
 ) -> list[HookBase | None]:
@@ -220,7 +224,7 @@ def _build_hooks(
         budget,
         hooks.IterationTimer(),
         AuxiliaryBranchLeaves(cfg, checkpointer.model),
-        averaging,
+        EMAHook(ema) if ema else None,
         hooks.LRScheduler(scheduler=schedule),
         last_good,
         InterruptCheckpointer(checkpointer, last_good),
@@ -275,18 +279,6 @@ def _start_anew(cfg: DictConfig, model: NanoDetPlus, *, set_aside: bool) -> Load
             )
     comm.synchronize()
     return report
-
-
-def _keep_off_start(cfg: DictConfig) -> None:
-    """Classes that start from nothing would stay half way: what is mixed with them is no skill."""
-    settings = cfg.train.ema.settings
-    if settings.get("start_share"):
-        logger.info(
-            "The classes are not those of train.init_checkpoint: train.ema.settings.start_share "
-            "%g -> 0",
-            settings.start_share,
-        )
-        settings.start_share = 0.0
 
 
 def _freeze_folded_norms(model: NanoDetPlus) -> None:

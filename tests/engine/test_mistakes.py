@@ -7,11 +7,9 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage
 
-from nanodet_d2.checkpoint import read_file
 from nanodet_d2.engine import train
 from nanodet_d2.engine.mistakes import RisingLoss, swapped_classes, warn_of_swapped_classes
 from nanodet_d2.engine.outcome import log_outcome
@@ -89,24 +87,3 @@ def test_the_last_lines_name_the_best_and_what_to_do(tmp_path, caplog):
     assert f"best: {tmp_path}/model_best.pth, AP 61.5" in caplog.text
     assert f"last: {tmp_path}/model_final.pth, AP 60.9" in caplog.text
     assert f"nanodet-d2 export {tmp_path}/model_best.pth --format onnx" in caplog.text
-
-
-def test_classes_that_start_anew_are_not_mixed_with_the_start(config, tmp_path, caplog):
-    """Only where the classes are the same; a resume knows it from the checkpoint."""
-    share, out = "train.ema.settings.start_share=0.5", "train.eval_period=0"
-    train(config(out, "train.max_iter=1", f"train.output_dir={tmp_path / 'first'}"))
-    first = f"train.init_checkpoint={tmp_path / 'first' / 'model_final.pth'}"
-    same = config(out, share, first, f"train.output_dir={tmp_path / 'same'}")
-    train(same)
-    assert "ema_start" in read_file(str(tmp_path / "same" / "model_final.pth"))
-    assert same.train.ema.settings.start_share == 0.5
-    content = read_file(str(tmp_path / "first" / "model_final.pth"))
-    content["card"]["class_names"][-1] = "nine"
-    torch.save(content, tmp_path / "other.pth")
-    other = [f"train.init_checkpoint={tmp_path / 'other.pth'}", share, out]
-    with caplog.at_level(logging.INFO, logger="nanodet_d2"):
-        train(config(*other, "train.max_iter=2"))
-    assert "train.ema.settings.start_share 0.5 -> 0" in caplog.text
-    assert "ema_start" not in read_file(str(tmp_path / "out" / "model_final.pth"))
-    train(config(*other, "train.max_iter=3"), resume=True)  # not refused
-    assert read_file(str(tmp_path / "out" / "model_final.pth"))["iteration"] == 2
