@@ -29,9 +29,7 @@ def log_outcome(output_dir: str, results: Mapping[str, Any]) -> None:
     chosen = last
     if best.is_file() and described.is_file():
         found = json.loads(described.read_text())
-        logger.info(
-            "best: %s, AP %.1f after %d steps", best, found["value"], found["iteration"] + 1
-        )
+        logger.info("best: %s, AP %.1f", best, found["value"])
         chosen = best
     if last.is_file():
         known = f", AP {last_ap:.1f}" if last_ap is not None else ", not evaluated"
