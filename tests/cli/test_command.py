@@ -76,7 +76,7 @@ def test_it_is_a_module_as_well():
         (["export", "model.pth", "--format", "tflight"], "unknown format tflight; known: "),
         (["eval", "model.onnx"], "model.onnx has no data set: give --data and --images"),
         (["eval", "model.onnx", "--data", "a.json"], "--data and --images belong together"),
-        (["data", "info", "nowhere"], "data set nowhere is neither a folder nor YOLO's data.yaml"),
+        (["data", "info", "nowhere"], "data set nowhere not found"),
         (["data", "info", "."], ". has no data set that is known here; it looks like an empty"),
         (["data", "info", ".", "--copy"], "--copy is not for data info"),
         (["data", "info", ".", "train.max_iter=1"], "allowed for a data set's folder: data.…=…"),
