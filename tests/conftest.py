@@ -37,14 +37,15 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-def pytest_report_header() -> str | None:
-    if SHARED.is_dir():
-        return None
-    return f"left out: tests of official weights and real images, as {SHARED} is absent"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not SHARED.is_dir():
+        terminalreporter.write_line(
+            f"left out: tests of official weights and real images, as {SHARED} is absent"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, as the header says, what needs the official files where they are absent."""
+    """Leave out, as the summary says, what needs the official files where they are absent."""
     if SHARED.is_dir():
         return
     needing = [x for x in items if "shared" in getattr(x, "fixturenames", ())]
