@@ -44,7 +44,7 @@ VARIANTS: dict[str, list[str]] = {
             f"dataloader.train.total_batch_size={batch}",
             f"optimizer.lr={rate}",
         ]
-        for batch, rate in itertools.product((8, 16), (5e-4, 1e-3, 2e-3, 4e-3))
+        for batch, rate in itertools.product((2, 4, 8, 16), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3))
     },
     "stronger augmentation": STRONG,
     "no colours": ["dataloader.train.mapper.augmentations.1.brightness=0.0"],
