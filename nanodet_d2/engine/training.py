@@ -210,7 +210,8 @@ def _build_hooks(
     if cfg.train.validation_loss:
         batches = build_validation_batches(cfg)
         validation = ValidationLoss(period, checkpointer.model, batches)
-    if cfg.train.early_stop_patience is not None:
+    # In a training by time there may be no evaluation before the end.
+    if cfg.train.early_stop_patience is not None and (period or budget is None):
         patience = cfg.train.early_stop_patience
         early_stop = EarlyStopping(
             period, patience, best=best[0] if best else None, checkpointer=checkpointer

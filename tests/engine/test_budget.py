@@ -279,7 +279,7 @@ def timed_training(monkeypatch) -> Clock:
 def test_a_training_by_time_is_one_like_all_others(config, tmp_path, caplog, timed_training):
     """It ends with a final checkpoint, an evaluation and the whole log, and can be resumed."""
     out, options = tmp_path / "out", ("train.eval_period=12320", "train.checkpointer.period=6160")
-    cfg = config("train.minutes=0.3", *options)
+    cfg = config("train.minutes=0.3", "train.early_stop_patience=9", *options)
     with caplog.at_level("INFO", logger="nanodet_d2"):
         results = train(cfg)
     assert results["bbox"].keys() >= {"AP"}

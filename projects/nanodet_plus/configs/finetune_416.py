@@ -14,6 +14,7 @@ optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50  # a tenth of the steps where that is less
 train.init_checkpoint = "nanodet-plus-m-416"
 train.minutes = 10
+train.early_stop_patience = 5  # of ten evaluations
 train.log_period = 50
 train.ema.settings.window = 0.1  # the last tenth
 # Where the classes are those of the weights, which then forget less of what they were made for.
