@@ -59,7 +59,7 @@ def _config_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
         return args.source, overrides
     name = os.path.basename(os.path.abspath(os.path.splitext(args.source)[0]))
     own = [
-        f"data.source={json.dumps(args.source)}",
+        f"data.source={json.dumps(os.path.abspath(args.source))}",
         f"train.output_dir={json.dumps(f'./output/{name}')}",
     ]
     return zoo.entry(args.model or DEFAULT_MODEL).finetune_config, [*own, *overrides]
