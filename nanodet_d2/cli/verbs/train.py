@@ -57,9 +57,10 @@ def _config_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
         if args.model is not None:
             raise ValueError(f"--model is for the folder of a data set; {args.source} is a config")
         return args.source, overrides
-    name = os.path.basename(os.path.abspath(os.path.splitext(args.source)[0]))
+    source = os.path.abspath(args.source)
+    name = os.path.basename(source if os.path.isdir(source) else os.path.dirname(source))
     own = [
-        f"data.source={json.dumps(os.path.abspath(args.source))}",
+        f"data.source={json.dumps(source)}",
         f"train.output_dir={json.dumps(f'./output/{name}')}",
     ]
     return zoo.entry(args.model or DEFAULT_MODEL).finetune_config, [*own, *overrides]
