@@ -17,6 +17,8 @@ MEMORY = 0.03  # of the steps: how far back the measured step time reaches…
 MEMORY_STEPS = 10  # …and at least, so that a step that stalls does not end the training
 SPARE = 0.01  # of the time, kept for what ends a training beside its evaluation…
 SPARE_S = 2.0  # …and at least: files, pictures, the end of worker processes
+# Evaluations slow down less than steps do when a machine is shared: they use fewer threads.
+MOST_SLOWER = 4.0
 TOLD_CHANGE = 0.1  # of the number of steps, from which on it is worth a line
 
 
@@ -126,7 +128,8 @@ class TimeBudget(HookBase):
     def before_step(self) -> None:
         iteration, between = self.trainer.iter, self._clock() - self._step_ended
         if self._period and iteration > self.trainer.start_iter and iteration % self._period == 0:
-            self._costs = self._costs._replace(evaluation=between / self._slowness)
+            slower = min(self._slowness, MOST_SLOWER)
+            self._costs = self._costs._replace(evaluation=between / slower)
         else:
             self._between += between
         if iteration >= self._next_look:
@@ -166,10 +169,14 @@ class TimeBudget(HookBase):
             done: steps since the start, by which the seconds between steps are divided.
         """
         spare = max(SPARE * self.seconds, SPARE_S)
-        seconds = (self.left - spare) / self._slowness - self._costs.evaluation
+        # In units of the measured costs.
+        evaluation = self._costs.evaluation * min(self._slowness, MOST_SLOWER) / self._slowness
+        seconds = (self.left - spare) / self._slowness - evaluation
         between = self._between / self._slowness / max(done, 1)
         costs = self._costs._replace(
-            step=self._costs.step + between, early_step=self._costs.early_step + between
+            step=self._costs.step + between,
+            early_step=self._costs.early_step + between,
+            evaluation=evaluation,
         )
         return costs.steps_in(seconds, iteration, period=self._period)
 
