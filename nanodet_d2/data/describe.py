@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from .division import write_division
 from .sources import evaluated_split, layout_of, source_of, summary
-from .splits import class_names
+from .splits import class_names, registered_name
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def describe_data(data: Mapping[str, Any]) -> str:
     for split in ("train", "val"):
         source = source_of(data, split)
         if source is None:
-            parts.append(f"{split}: {(data.get(split) or {}).get('name')}, registered")
+            parts.append(f"{split}: {registered_name(data, split)}, registered")
             continue
         facts = summary(source)
         parts.append(f"{_words(data, split)}: {facts.images} images, {facts.boxes} boxes")

@@ -53,7 +53,7 @@ def class_names(data: Mapping[str, Any]) -> list[str]:
         source = _source(data, split)
         if source is not None:
             return list(summary(source).categories.values())
-        if _registered_name(data, split) != _SHIPPED[split]:
+        if registered_name(data, split) != _SHIPPED[split]:
             return _registered_classes(data, split)
     return _registered_classes(data, "train")
 
@@ -89,7 +89,7 @@ def split_name(data: Mapping[str, Any], split: str) -> str:
     """
     source = _source(data, split)
     if source is None:
-        name, found = _registered_name(data, split), _registered_classes(data, split)
+        name, found = registered_name(data, split), _registered_classes(data, split)
         _require_same_classes(found, data, split)
         if found != class_names(data):
             raise ValueError(
@@ -117,7 +117,7 @@ def split_content(data: Mapping[str, Any], split: str) -> tuple[dict[str, Any], 
     """
     source = _source(data, split)
     if source is None:
-        name = _registered_name(data, split)
+        name = registered_name(data, split)
         return registered_content(name, _registered_classes(data, split)), name, ""
     _require_images(source, split)
     source = _with_all_classes(source, data)
@@ -177,7 +177,8 @@ def _register(source: SplitSource, data: Mapping[str, Any], split: str) -> str:
     return name
 
 
-def _registered_name(data: Mapping[str, Any], split: str) -> str:
+def registered_name(data: Mapping[str, Any], split: str) -> str:
+    """Name in detectron2's catalog of a split that is no files of ours."""
     section = data.get(split, {})
     return _name_given_to_loader(data, split) or section.get("name") or _SHIPPED[split]
 
@@ -201,7 +202,7 @@ def _name_given_to_loader(data: Mapping[str, Any], split: str) -> str:
 
 def _registered_classes(data: Mapping[str, Any], split: str) -> list[str]:
     import_user_code(data)
-    return registered_classes(_registered_name(data, split))
+    return registered_classes(registered_name(data, split))
 
 
 def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str) -> None:
@@ -211,7 +212,7 @@ def _require_same_classes(found: list[str], data: Mapping[str, Any], split: str)
         only = [x for x in found if x not in models]
         lacking = [x for x in expected if x not in mine]
         remedy = "give both data.train and data.val with the same classes"
-        if _source(data, split) is None and _registered_name(data, split) == _SHIPPED[split]:
+        if _source(data, split) is None and registered_name(data, split) == _SHIPPED[split]:
             remedy = (
                 f"it still is {_SHIPPED[split]}. Give data.{split}.json=… and data.{split}.images=…"
                 f", or data.{split}.name=…, a data set registered in detectron2"

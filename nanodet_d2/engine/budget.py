@@ -17,8 +17,8 @@ MEMORY = 0.03  # of the steps: how far back the measured step time reaches…
 MEMORY_STEPS = 10  # …and at least, so that a step that stalls does not end the training
 SPARE = 0.01  # of the time, kept for what ends a training beside its evaluation…
 SPARE_S = 2.0  # …and at least: files, pictures, the end of worker processes
-# Times that an evaluation is taken to be slower, at most: on a machine that others use as well, steps
-# slow down by more than evaluations do, and time kept for them would be left over.
+# Times that an evaluation is taken to be slower, at most: where others use the machine as well,
+# steps slow down by more than evaluations do, and time kept for them would be left over.
 MOST_SLOWER = 4.0
 TOLD_CHANGE = 0.1  # of the number of steps, from which on it is worth a line
 

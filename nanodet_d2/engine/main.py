@@ -51,7 +51,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate_checkpoint(cfg)
-    logger.info("%s", describe_data(cfg.data))
+    if cfg.get("data") is not None:  # a config may have loaders of its own
+        logger.info("%s", describe_data(cfg.data))
     return train(cfg, resume=args.resume)
 
 

@@ -94,6 +94,16 @@ def test_the_line_says_what_stands_for_what(folder, tmp_path):
     assert "not used" not in text
 
 
+def test_registered_sets_are_named_as_the_loaders_have_them():
+    cfg = get_config("nanodet_plus/demo_shapes.py")
+    assert describe_data(cfg.data).startswith(
+        "train: coco_2017_train, registered; val: coco_2017_val, registered; classes: person, "
+    )
+    given = ["dataloader.train.dataset.names=coco_2017_val_100"]
+    text = describe_data(apply_overrides(cfg, given).data)
+    assert text.startswith("train: coco_2017_val_100, registered; val: coco_2017_val, ")
+
+
 def _names(content: dict) -> list[str]:
     return [x["name"] for x in sorted(content["categories"], key=lambda x: x["id"])]
 

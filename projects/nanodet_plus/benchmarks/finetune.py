@@ -3,7 +3,7 @@
 
     python finetune.py --sets my/blood_cells my/cards --variants all --images-seen 4800
     python finetune.py --sets my/blood_cells --counts 25 50 100 0 --seeds 0 1 2
-    python finetune.py --sets my/blood_cells --minutes 2 5 10 20 --starts coco imagenet nothing
+    python finetune.py --sets my/blood_cells --minutes 2 5 10 20 --starts coco nothing
 
 A set is a folder that ``data.source`` takes; ``my/blood_cells@trainval@test`` chooses its splits.
 Each training is a process, and is not repeated when the command is started again. Every training
