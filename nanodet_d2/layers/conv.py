@@ -6,7 +6,7 @@ from typing import Callable, TypedDict
 
 from detectron2.layers import Conv2d, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
-from torch import nn
+from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.1  # NanoDet's choice; torch's default is 0.01
 
@@ -43,6 +43,32 @@ def get_activation(name: str | None) -> nn.Module | None:
     return _ACTIVATIONS[name]()
 
 
+class ConvNormAct(Conv2d):
+    """detectron2's, whose norm, while its statistics stay as they are, acts on the weight.
+
+    A norm that is not in training mode is a scale and a shift for each channel. In a training it
+    costs less to scale the weight than the map, forward and backward; outputs and gradients are the
+    same but for rounding ("Tune mode" of You et al. 2023, arXiv 2305.11624, section 3).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self._norm_stays()):
+            return super().forward(x)
+        x = self._conv_forward(x, *self._folded())
+        return x if self.activation is None else self.activation(x)
+
+    def _norm_stays(self) -> bool:
+        norm = self.norm
+        return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.track_running_stats
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution and its norm together."""
+        norm = self.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        return self.weight * scale.view(-1, 1, 1, 1), shift
+
+
 def conv_norm_act(
     in_channels: int,
     out_channels: int,
@@ -57,7 +83,7 @@ def conv_norm_act(
 
     The weight starts Kaiming-normal over the fan-out (He et al. 2015, section 2.2).
     """
-    conv = Conv2d(
+    conv = ConvNormAct(
         in_channels,
         out_channels,
         kernel_size,

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
+from .conv import ConvNormAct
+
 logger = logging.getLogger(__name__)
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 # Those of others may compute with anything but their own weight and bias.
-_KNOWN_CONVOLUTIONS = tuple(x.forward for x in (nn.Conv2d, Conv2d, Conv2dSame))
+_KNOWN_CONVOLUTIONS = tuple(x.forward for x in (nn.Conv2d, Conv2d, ConvNormAct, Conv2dSame))
 
 
 def fuse_conv_norm(root: nn.Module, run: Callable[[], Any]) -> int:
