@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.runtime.images import load_image
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import ExportMetadata, input_form
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
 from .end2end import add_image_and_nms
@@ -59,11 +60,21 @@ class Products:
 
     def describe(self, format: str) -> ExportMetadata:
         """Metadata of the job's file of one format."""
-        kind = self.job.kind
-        outputs = find_format(format).outputs(kind, self.metadata.strides)
+        kind, pictures = self.job.kind, self._calibration if self.job.int8 else ()
         name = "image" if kind == "end2end" else DATA
-        described = dataclasses.replace(self.metadata.input, name=name, dynamic=self.job.dynamic)
-        return dataclasses.replace(self.metadata, kind=kind, outputs=outputs, input=described)
+        axes, dtype = input_form(kind)
+        described = dataclasses.replace(
+            self.metadata.input, name=name, dynamic=self.job.dynamic, axes=axes, dtype=dtype
+        )
+        file = dataclasses.replace(
+            self.metadata,
+            kind=kind,
+            input=described,
+            precision=self.job.precision,
+            calibration_images=len(pictures),
+            calibration_sha256=hash_names(pictures) if pictures else "",
+        )
+        return file.with_outputs(find_format(format).outputs(kind, self.metadata.strides))
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
@@ -88,3 +99,10 @@ class Products:
         if metadata.kind == "end2end":
             return list(images)
         return [normalize(stretch(image, x.height, x.width), x)[None] for image in images]
+
+
+def hash_names(paths: Sequence[Path]) -> str:
+    """SHA-256 of the sorted file names, one a line: the same pictures in another folder are the
+    same."""
+    names = "\n".join(sorted(path.name for path in paths))
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
