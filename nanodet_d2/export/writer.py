@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nanodet_d2.conformance import write_kit
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of
 from nanodet_d2.runtime.files import list_images
@@ -76,6 +77,9 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         except Mismatch as error:
             mismatches.append(str(error))
             logger.error("%s", error)
+    if job.kit:
+        for x in written:
+            logger.info("kit: %s", write_kit(x.path, images=job.images))
     if mismatches:
         raise Mismatch("; ".join(mismatches))
     return written
