@@ -181,6 +181,7 @@ def train(
     else:
         batch = batch_size(args.config, overrides)
         overrides += [f"train.max_iter={max(1, int(number) // batch)}", "train.eval_period=0"]
+        overrides.append("train.early_stop_patience=null")
     overrides += [
         f"train.seed={run.seed}",
         f"train.device={args.device}",
