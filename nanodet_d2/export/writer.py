@@ -18,6 +18,7 @@ from nanodet_d2.runtime.files import list_images
 from nanodet_d2.runtime.images import load_image
 from nanodet_d2.runtime.metadata import ExportMetadata
 
+from .calibration import calibration_pictures
 from .expected import Expected
 from .job import Job, check_job
 from .loading import LoadedModel
@@ -60,7 +61,9 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
-    calibration = list_images([job.calibration]) if job.calibration else []
+    calibration = (
+        calibration_pictures(job.calibration, job.calibration_count) if job.calibration else []
+    )
     products = Products(loaded.model, loaded.metadata, job, calibration)
     reference = None
     if job.verify:
