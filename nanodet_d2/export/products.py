@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.runtime.images import load_image
 from nanodet_d2.runtime.metadata import ExportMetadata, input_form
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
+from .calibration import Samples, hash_names
 from .end2end import add_image_and_nms
 from .formats import find_format
 from .formats.base import OUTPUTS
@@ -92,17 +91,13 @@ class Products:
             model = quantize_onnx(model, samples, DATA)
         return add_image_and_nms(model, metadata) if end2end else model
 
-    def samples(self, metadata: ExportMetadata) -> list[np.ndarray]:
+    def samples(self, metadata: ExportMetadata) -> Samples:
         """The calibration pictures as inputs of a file."""
         x = metadata.input
-        images = (load_image(path) for path in self._calibration)
-        if metadata.kind == "end2end":
-            return list(images)
-        return [normalize(stretch(image, x.height, x.width), x)[None] for image in images]
 
+        def prepare(image: np.ndarray) -> np.ndarray:
+            if metadata.kind == "end2end":
+                return image
+            return normalize(stretch(image, x.height, x.width), x)[None]
 
-def hash_names(paths: Sequence[Path]) -> str:
-    """SHA-256 of the sorted file names, one a line: the same pictures in another folder are the
-    same."""
-    names = "\n".join(sorted(path.name for path in paths))
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        return Samples(self._calibration, prepare)
