@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import ExportMetadata, input_form
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
-from .calibration import Samples
+from .calibration import Samples, hash_names
 from .end2end import add_image_and_nms
 from .formats import find_format
 from .formats.base import OUTPUTS
@@ -59,11 +59,21 @@ class Products:
 
     def describe(self, format: str) -> ExportMetadata:
         """Metadata of the job's file of one format."""
-        kind = self.job.kind
-        outputs = find_format(format).outputs(kind, self.metadata.strides)
+        kind, pictures = self.job.kind, self._calibration if self.job.int8 else ()
         name = "image" if kind == "end2end" else DATA
-        described = dataclasses.replace(self.metadata.input, name=name, dynamic=self.job.dynamic)
-        return dataclasses.replace(self.metadata, kind=kind, outputs=outputs, input=described)
+        axes, dtype = input_form(kind)
+        described = dataclasses.replace(
+            self.metadata.input, name=name, dynamic=self.job.dynamic, axes=axes, dtype=dtype
+        )
+        file = dataclasses.replace(
+            self.metadata,
+            kind=kind,
+            input=described,
+            precision=self.job.precision,
+            calibration_images=len(pictures),
+            calibration_sha256=hash_names(pictures) if pictures else "",
+        )
+        return file.with_outputs(find_format(format).outputs(kind, self.metadata.strides))
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""

@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eval-images", type=Path, metavar="FOLDER", help="the pictures of --eval-json")
     add("--no-verify", dest="verify", action="store_false", help="do not compare with PyTorch")
     add("--images", type=Path, nargs="+", default=[], help="pictures, or folders, to verify with")
+    add("--kit", action="store_true", help="write beside each file what ports of its pre- and "
+        "post-processing are checked against")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> Outcome:
         eval_images=args.eval_images,
         verify=args.verify,
         images=tuple(args.images),
+        kit=args.kit,
     )
     check_job(job)  # before weights are fetched
     loaded = load_model(
