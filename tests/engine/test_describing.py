@@ -114,7 +114,7 @@ def test_detectors_take_a_checkpoint_by_itself(saved):
     path = saved("model.score_thresh=0.0")
     detector = Detector(path, input_size=(96, 64))
     found = detector(np.zeros((30, 40, 3), np.uint8))
-    assert detector.metadata.name == "out" and len(found.xyxy) > 0
+    assert detector.metadata.name == "out_96x64" and len(found.xyxy) > 0
     with pytest.raises(ValueError, match="has its own weights; allowed with weights: a config"):
         Detector("model.onnx", path)
 

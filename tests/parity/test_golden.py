@@ -139,6 +139,7 @@ def test_losses(case, model, moment, iteration):
 ORDERS = [(1, True), (1, False), (2, True), (2, False)]
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # on Intel's GPUs; it is not asked for
 @pytest.mark.parametrize("moment, iteration", MOMENTS)
 def test_gradients(case, model, moment, iteration):
     expected = convert_reference_state_dict(case.facts["train"][moment]["grad_norm"])
