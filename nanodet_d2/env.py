@@ -47,6 +47,7 @@ OPTIONAL = {
     "nncf": ("nncf",),
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
+    "MNN": ("MNN",),
 }
 _SIZE = 64  # of the self-check's images, pixels
 _COMPARED = 5  # best detections

@@ -42,6 +42,10 @@ def suffix(format: str) -> str:
     return find_format(format).backend.suffix
 
 
+def weights_file(path):
+    return backend_of(path).files(path)[-2]  # the last is the json
+
+
 def metadata_of(path):
     return read_metadata(path, open_backend(path).embedded, backend_of(path).metadata_path(path))
 
@@ -100,7 +104,7 @@ def test_kinds_of_one_network(make_job, kind):
 
 
 @pytest.mark.parametrize(
-    "formats", [["torchscript"], pytest.param(["onnx", "openvino"], marks=pytest.mark.slow)]
+    "formats", [["torchscript"], pytest.param(["onnx", "openvino", "mnn"], marks=pytest.mark.slow)]
 )
 def test_dynamic_sizes_and_batches(make_job, formats):
     written = export(*make_job(formats=formats, dynamic=True))
@@ -119,11 +123,12 @@ def test_dynamic_sizes_and_batches(make_job, formats):
             Detector(x.path, input_size=(160, 130))  # not when it runs
 
 
-def test_fp16_halves_the_file(make_job, small_models):
-    full = small_models.file("ncnn")
-    half = export(*make_job(formats=["ncnn"], fp16=True))[0].path
-    sizes = [len(open(str(x).replace(".param", ".bin"), "rb").read()) for x in (full, half)]
-    assert half.name.endswith("_fp16.ncnn.param")
+@pytest.mark.parametrize("format", ["ncnn", "mnn"])
+def test_fp16_halves_the_file(make_job, small_models, format):
+    full = small_models.file(format)
+    half = export(*make_job(formats=[format], fp16=True))[0].path
+    sizes = [weights_file(x).stat().st_size for x in (full, half)]
+    assert half.name.endswith("_fp16" + suffix(format))
     assert sizes[1] < 0.6 * sizes[0]
 
 
@@ -208,9 +213,12 @@ def test_no_verify_says_so(make_job, caplog):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(formats=["tflite"]), "unknown format tflite; known: ncnn, onnx, openvino, torch"),
-        (dict(kind="end2end"), "end2end is not there for torchscript; allowed: onnx, openvino"),
-        (dict(fp16=True), "--fp16 is not there for torchscript; allowed: ncnn, openvino"),
+        (
+            dict(formats=["keras"]),
+            "unknown format keras; known: .*mnn, ncnn, onnx, openvino, torch",
+        ),
+        (dict(kind="end2end"), "end2end is not there for torchscript; allowed: .*onnx, openvino"),
+        (dict(fp16=True), "--fp16 is not there for torchscript; allowed: .*mnn, ncnn, openvino"),
     ],
 )
 def test_what_is_refused(make_job, options, message):

@@ -16,6 +16,7 @@ from nanodet_d2.export.verify import FP32, verify
 from nanodet_d2.runtime import Detections, Detector
 from nanodet_d2.runtime.backends import backend_of, backends, open_backend
 from nanodet_d2.runtime.images import load_image
+from tests.blocking import run_without
 from tests.small_models import CONFIGS
 
 
@@ -147,7 +148,7 @@ def test_users_are_told_which_files_are_programs():
 def test_what_is_refused(exported, tmp_path):
     path = exported[1]
     with pytest.raises(ValueError, match="known names"):
-        Detector("model.tflite")
+        Detector("model.keras")
     with pytest.raises(ValueError, match="config.py is no exported file"):
         Detector("config.py")
     with pytest.raises(FileNotFoundError, match="absent.torchscript.pt not found"):
@@ -182,6 +183,25 @@ def test_an_engine_that_is_not_installed_is_named(small_models, monkeypatch):
         ImportError, match="small.onnx needs onnxruntime, .*pip install onnxruntime"
     ):
         Detector(path)
+
+
+def test_an_mnn_file_is_run_in_silence(small_models, picture, capfd):
+    """Standard output belongs to the command, and MNN greets there when it is imported."""
+    path = small_models.file("mnn")
+    Detector(path)(picture)
+    program = f"from nanodet_d2.runtime import Detector; Detector({str(path)!r}); print('mine')"
+    done = run_without((), program)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
+    assert capfd.readouterr().out == ""
+
+
+def test_a_damaged_mnn_file_is_refused(small_models, tmp_path):
+    content = small_models.file("mnn").read_bytes()
+    damaged = tmp_path / "damaged.mnn"
+    for part in (content[: len(content) // 2], b""):
+        damaged.write_bytes(part)
+        with pytest.raises(ValueError, match="MNN cannot load .*damaged.mnn"):
+            Detector(damaged)
 
 
 def test_the_official_ncnn_model(shared, tmp_path):

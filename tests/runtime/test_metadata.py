@@ -187,6 +187,7 @@ def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
         ("onnx", "m.onnx", "m.onnx.json"),
         ("openvino", "m.xml", "m.openvino.json"),
         ("ncnn", "m.ncnn.param", "m.ncnn.json"),
+        ("mnn", "m.mnn", "m.mnn.json"),
         ("torchscript", "m.torchscript.pt", "m.torchscript.json"),
     ],
 )
@@ -207,5 +208,5 @@ def test_names_tell_kind_and_variant(tmp_path):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"model.tflite.*\*\.ncnn\.param, \*\.onnx, \*\.xml"):
-        backend_of("model.tflite")
+    with pytest.raises(ValueError, match=r"model.keras.*\*\.ncnn\.param, \*\.onnx, \*\.xml"):
+        backend_of("model.keras")

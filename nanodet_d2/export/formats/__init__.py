@@ -18,7 +18,9 @@ def formats() -> dict[str, Format]:
     for name in sorted(x.name for x in pkgutil.iter_modules(__path__)):
         module = importlib.import_module(f"{__name__}.{name}")
         for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, Format) and kind is not Format:
+            if not isinstance(kind, type) or kind.__module__ != module.__name__:
+                continue  # what a module imports is another's
+            if issubclass(kind, Format) and kind is not Format:
                 found[kind.backend.format] = kind()
     return found
 
