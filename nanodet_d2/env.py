@@ -48,6 +48,7 @@ OPTIONAL = {
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
     "MNN": ("MNN",),
+    "ai_edge_litert": ("ai-edge-litert",),
 }
 _SIZE = 64  # of the self-check's images, pixels
 _COMPARED = 5  # best detections

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.runtime.images import load_image
@@ -42,8 +44,10 @@ class Products:
         calibration: Sequence[Path] = (),
     ):
         self.model, self.metadata, self.job = model, metadata, job
+        self.isolated = job.isolated
         self._calibration = calibration
         self._onnx_network: Any = None
+        self._program: ExportedProgram | None = None
 
     def write(self, format: str, path: Path, *, int8: bool | None = None) -> None:
         """Write the job's file of one format, and the json beside it.
@@ -68,6 +72,14 @@ class Products:
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
         return export_network(self.model, kind)
+
+    def program(self, metadata: ExportMetadata) -> ExportedProgram:
+        """The network of the job's kind, raw or decoded, with its operators and shapes."""
+        if self._program is None:
+            x = metadata.input
+            example = torch.zeros(1, 3, x.height, x.width)
+            self._program = torch.export.export(self.network(metadata.kind), (example,))
+        return self._program
 
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
         """The ``onnx.ModelProto`` of the job's kind."""

@@ -23,7 +23,7 @@ from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of, open_backend
 from nanodet_d2.runtime.metadata import read_metadata
 from nanodet_d2.runtime.preprocess import stretch
-from tests.small_models import SMALL, require
+from tests.small_models import FORMAT_CASES, SMALL, isolated, require
 
 FORMATS = tuple(formats())
 TIMM = "nanodet_plus_timm_mobilenetv3_320.py"
@@ -65,7 +65,7 @@ def check(written, loaded, job):
         assert len(metadata.checkpoint_sha256) == 64
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FORMAT_CASES)
 def test_raw(make_job, format):
     loaded, job = make_job(formats=[format])
     (written,) = export(loaded, job)
@@ -77,7 +77,8 @@ def test_raw(make_job, format):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_matrix(make_job, case):
-    loaded, job = make_job(formats=FORMATS, **CASES[case])
+    ordinary = [x for x in FORMATS if not find_format(x).environment or isolated(x)]
+    loaded, job = make_job(formats=ordinary, **CASES[case])
     written = export(loaded, job)
     check(written, loaded, job)
     metadata = metadata_of(written[0].path)
@@ -130,6 +131,21 @@ def test_fp16_halves_the_file(make_job, small_models, format):
     sizes = [weights_file(x).stat().st_size for x in (full, half)]
     assert half.name.endswith("_fp16" + suffix(format))
     assert sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.slow
+def test_litert_takes_images_as_phones_have_them(make_job):
+    full, half = (
+        export(*make_job(formats=["litert"], fp16=fp16))[0].path for fp16 in (False, True)
+    )
+    assert half.name.endswith("_fp16.tflite")
+    assert half.stat().st_size < 0.65 * full.stat().st_size
+    for path in (full, half):
+        interpreter = open_backend(path).interpreter
+        signature = {"inputs": ["data"], "outputs": ["output"]}
+        assert interpreter.get_signature_list() == {"serving_default": signature}
+        (given,) = interpreter.get_input_details()
+        assert given["shape"].tolist() == [1, 96, 64, 3]
 
 
 def test_ncnn_has_the_official_blobs(make_job):

@@ -188,6 +188,7 @@ def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
         ("openvino", "m.xml", "m.openvino.json"),
         ("ncnn", "m.ncnn.param", "m.ncnn.json"),
         ("mnn", "m.mnn", "m.mnn.json"),
+        ("litert", "m.tflite", "m.litert.json"),
         ("torchscript", "m.torchscript.pt", "m.torchscript.json"),
     ],
 )

@@ -36,8 +36,13 @@ def table() -> str:
     """The formats, what each can do, and what it needs, for a terminal."""
     rows = [("format", "files", "beyond raw float32", "written by")]
     rows += [
-        (name, f"*{x.backend.suffix}", ", ".join(x.options), ", ".join(x.packages) or "torch")
+        (name, f"*{x.backend.suffix}", ", ".join(x.options), _writers(x))
         for name, x in formats().items()
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def _writers(format: Format) -> str:
+    isolated = " (with --isolated)" if format.environment else ""
+    return (", ".join(format.packages) or "torch") + isolated
