@@ -48,6 +48,7 @@ OPTIONAL = {
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
     "MNN": ("MNN",),
+    "executorch": ("executorch",),
     "ai_edge_litert": ("ai-edge-litert",),
 }
 _SIZE = 64  # of the self-check's images, pixels

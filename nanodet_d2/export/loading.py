@@ -24,7 +24,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_
 
 VERSIONED = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
-    "MNN", "ai-edge-litert",
+    "MNN", "ai-edge-litert", "executorch",
 )  # fmt: skip
 
 

@@ -195,6 +195,26 @@ def test_an_mnn_file_is_run_in_silence(small_models, picture, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
+def test_executorch_files_with_different_threads_take_turns(small_models, picture, tmp_path):
+    """Their number is one of the process, and changing it leaves loaded methods without any."""
+    path = small_models.file("executorch")
+    detectors = [Detector(path, num_threads=count) for count in (1, 2, None)]
+    expected = detectors[0].raw(picture)["output"]
+    for _ in range(3):
+        for detector in detectors:
+            np.testing.assert_allclose(detector.raw(picture)["output"], expected, atol=1e-4)
+    pool = detectors[0]._backend._pool
+    detectors[0](picture)
+    assert pool._threadpool_get_thread_count() == 1
+    detectors[1](picture)
+    assert pool._threadpool_get_thread_count() == 2
+    damaged = tmp_path / "damaged.pte"
+    damaged.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="executorch cannot load .*damaged.pte"):
+        Detector(damaged)
+
+
 def test_a_damaged_mnn_file_is_refused(small_models, tmp_path):
     content = small_models.file("mnn").read_bytes()
     damaged = tmp_path / "damaged.mnn"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .base import Backend
-from .quiet import quiet_stdout
+from .quiet import STDOUT, silence
 
 
 class Mnn(Backend):
@@ -16,7 +16,7 @@ class Mnn(Backend):
     suffix = ".mnn"
 
     def __init__(self, path: str, num_threads: int | None, device: str):
-        with quiet_stdout():  # it tells what the processor can do
+        with silence(STDOUT):  # it tells what the processor can do
             import MNN
             import MNN.expr
 
