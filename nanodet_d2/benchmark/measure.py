@@ -8,17 +8,17 @@ import io
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from nanodet_d2.export.score import score
 from nanodet_d2.predictor import Detector
+from nanodet_d2.runtime.backends.torchscript import torch_threads
 
 from .models import Model
 
@@ -36,11 +36,20 @@ def measure_all(
     with tqdm(total=len(threads) * rounds * len(models), unit="block", desc="latency") as bar:
         for count in threads:
             detectors = {model.name: model.open(count) for model in models}
-            torch.set_num_threads(count)
-            cv2.setNumThreads(count)
-            found = measure(detectors, image, rounds=rounds, bar=bar)
+            with torch_threads(count), _opencv_threads(count):
+                found = measure(detectors, image, rounds=rounds, bar=bar)
             for model in models:
                 model.facts.setdefault("latency", {})[str(count)] = found[model.name]
+
+
+@contextlib.contextmanager
+def _opencv_threads(count: int) -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def score_all(models: Sequence[Model], json_file: Path, images: Path, threads: int) -> None:

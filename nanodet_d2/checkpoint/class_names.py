@@ -43,15 +43,15 @@ class ClassMatch(NamedTuple):
         return self.known is None or list(self.names) == list(self.known)
 
     def __str__(self) -> str:
-        """Which classes are taken over, and which start anew."""
+        """Which classes are taken over, and which are new."""
         known = self.known or ()
         taken = [
             name if name == known[self.rows[i]] else f"{name} (from {known[self.rows[i]]})"
             for i, name in enumerate(self.names)
             if i in self.rows
         ]
-        anew = [name for i, name in enumerate(self.names) if i not in self.rows]
-        return f"taken over: {_short(taken)}; starting anew: {_short(anew)}"
+        new = [name for i, name in enumerate(self.names) if i not in self.rows]
+        return f"taken over: {_short(taken)}; new: {_short(new)}"
 
 
 def match_classes(names: Sequence[str], known: Sequence[str] | None) -> ClassMatch:
@@ -81,6 +81,38 @@ def names_of_rows(names: Sequence[str] | None, count: int) -> Sequence[str] | No
     if names is not None and len(names) == count and names[0] != "class 0":
         return names
     return COCO_CLASSES if names is None and count == len(COCO_CLASSES) else None
+
+
+def starting_rows(
+    count: int, known: int, taken: Mapping[int, int]
+) -> dict[int, tuple[int] | tuple[int, int]]:
+    """The rows of a checkpoint whose mean each of a model's classes starts from.
+
+    A new class starts as some other one: what its row has in common with all rows (an object, and
+    no background) is there at once, and classes that begin far apart are told apart sooner than
+    those that begin near zero, or all at one place. They are spread over the rows that are not
+    taken. Where these are fewer, the others start half way between two.
+
+    Args:
+        count: of the model's classes.
+        known: number of the checkpoint's.
+        taken: index of a model's class -> that of the same in the checkpoint.
+
+    Returns:
+        one row, or two, by index of a class. A class without rows is left to its own start: there
+        are no more pairs.
+    """
+    rows: dict[int, tuple[int] | tuple[int, int]] = {i: (row,) for i, row in taken.items()}
+    new = [i for i in range(count) if i not in taken]
+    free = [row for row in range(known) if row not in set(taken.values())] or list(range(known))
+    for place, i in enumerate(new):
+        lap, at = divmod(place, len(free)) if len(new) > len(free) else (0, place)
+        if lap == 0:
+            step = max(1.0, len(free) / len(new))
+            rows[i] = (free[int(at * step)],)
+        elif 2 * lap < len(free):  # beyond, the pairs would come again, turned round
+            rows[i] = (free[at], free[(at + lap) % len(free)])
+    return rows
 
 
 def _plain(name: str) -> str:

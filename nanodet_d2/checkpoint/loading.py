@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .card import read_card
-from .class_names import match_classes, names_of_rows
+from .class_names import match_classes, names_of_rows, starting_rows
 from .reading import read_weights
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,8 @@ def load_weights(
 ) -> LoadReport:
     """Load a checkpoint's weights into ``model`` and log the outcome.
 
-    Other classes re-initialise the model's ``class_rows`` only: it keeps its own start there, but
-    for classes whose names the checkpoint knows, and the box part, the neck and the backbone are
-    loaded.
+    Of other classes, those whose names the checkpoint knows take over its ``class_rows``, and new
+    ones start from the rows of others. The box part, the neck and the backbone are loaded.
 
     Args:
         model: a ``NanoDetPlus``.
@@ -90,8 +89,8 @@ def load_weights(
     if report.reset_classes:
         what = f"other classes ({match})" if match.known else "another number of classes"
         logger.warning(
-            "The checkpoint has %s: the class part starts anew, the box part is kept where there "
-            "is one, in: %s",
+            "The checkpoint has %s. New ones start from the rows of others, the box part is kept "
+            "where there is one, in: %s",
             what,
             ", ".join(report.reset_classes),
         )
@@ -154,18 +153,22 @@ def _refuse_misfit(
 
 
 def _reset_rows(saved: Tensor, current: Tensor, classes: slice, taken: Mapping[int, int]) -> Tensor:
-    """``current`` with all but its rows of classes taken from ``saved``, if that has such rows.
+    """``current`` with what ``saved`` has for it.
+
+    These are the rows beside those of the classes, and rows that the classes start from.
 
     Args:
         taken: index of a class in ``current`` -> that in ``saved``, whose row it takes over.
     """
     before, after = classes.start, len(current) - classes.stop
+    known = len(saved) - before - after
     mixed = current.clone()
-    if len(saved) > before + after:
-        mixed[:before] = saved[:before].to(mixed)
-        mixed[classes.stop :] = saved[len(saved) - after :].to(mixed)
-    for new, old in taken.items():
-        mixed[before + new] = saved[before + old].to(mixed)
+    if known <= 0:
+        return mixed
+    mixed[:before] = saved[:before].to(mixed)
+    mixed[classes.stop :] = saved[len(saved) - after :].to(mixed)
+    for new, old in starting_rows(classes.stop - before, known, taken).items():
+        mixed[before + new] = saved[[before + x for x in old]].to(mixed).mean(dim=0)
     return mixed
 
 

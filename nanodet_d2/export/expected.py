@@ -17,6 +17,9 @@ from nanodet_d2.runtime.decode_numpy import select
 from nanodet_d2.runtime.metadata import ExportMetadata
 from nanodet_d2.runtime.preprocess import stretch
 
+FEW = 10  # detections in all images, fewer than which compare next to nothing
+CANDIDATES = 100  # for each image, that a lowered threshold lets through
+
 
 class Expected:
     """What PyTorch computes for some images: the model as it is trained, before it is fused.
@@ -25,6 +28,13 @@ class Expected:
         model: in evaluation mode.
         metadata: of the model.
         images: (H, W, 3) uint8 BGR each.
+
+    Attributes:
+        raw: of each image (P, C + 4 * (R + 1)), class scores and box logits.
+        boxes: of each image (P, 4), pixels of the input.
+        detections: of each image, and ``lowest``, the score that it takes to be found there.
+        score_threshold: the model's, or a lower one where it finds next to nothing with that, as an
+            untrained one: so that there are detections to compare.
     """
 
     def __init__(self, model: NanoDetPlus, metadata: ExportMetadata, images: Sequence[np.ndarray]):
@@ -32,10 +42,11 @@ class Expected:
         self.raw: list[np.ndarray] = []
         self.boxes: list[np.ndarray] = []
         self.detections: list[Instances] = []
-        self.lowest: list[float] = []  # score that a detection needed
+        self.lowest: list[float] = []
         for image in images:
             with torch.inference_mode():
                 self._run(image)
+        self.score_threshold = self._threshold()
 
     def _run(self, image: np.ndarray) -> None:
         model, x = self.model, self.metadata.input
@@ -50,10 +61,14 @@ class Expected:
         self.raw.append(torch.cat([scores, found.box_logits], dim=-1)[0].numpy())
         self.boxes.append(clip_boxes_to_image(found.boxes[0], (x.height, x.width)).numpy())
         self.detections.append(model([sample])[0]["instances"])
-        self.lowest.append(self._lowest(scores[0].numpy(), self.boxes[-1]))
+        lowest = self._lowest(scores[0].numpy(), self.boxes[-1], self.metadata.score_threshold)
+        self.lowest.append(lowest)
 
-    def detections_in(self, outputs: Mapping[str, np.ndarray], size: Sequence[int]) -> Instances:
-        """What PyTorch finds in a file's raw or decoded outputs for an image of (height, width)."""
+    def detections_in(
+        self, outputs: Mapping[str, np.ndarray], size: Sequence[int]
+    ) -> tuple[Instances, float]:
+        """What PyTorch finds, with ``score_threshold``, in a file's raw or decoded outputs for an
+        image of (height, width), and the score that it takes to be found."""
         model, x = self.model, self.metadata.input
         if "boxes" in outputs:
             boxes, scores = torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"])
@@ -63,12 +78,23 @@ class Expected:
             priors = grid_priors(sizes, model.head.strides, raw.device)
             found = model.head.decode(raw, priors)
             boxes, scores = clip_boxes_to_image(found.boxes, (x.height, x.width)), found.logits
-        (found,) = select_detections(scores, boxes, [(x.height, x.width)], **model.select)
-        return detector_postprocess(found, *size)
+        options = {**model.select, "score_thresh": self.score_threshold}
+        (found,) = select_detections(scores, boxes, [(x.height, x.width)], **options)
+        lowest = self._lowest(scores[0].numpy(), boxes[0].numpy(), self.score_threshold)
+        return detector_postprocess(found, *size), lowest
 
-    def _lowest(self, scores: np.ndarray, boxes: np.ndarray) -> float:
+    def _lowest(self, scores: np.ndarray, boxes: np.ndarray, threshold: float) -> float:
         """The threshold, or the score of the last detection where only the best are kept. (It may
         be an empty box, which is cut off later.)"""
         x = self.metadata
-        kept = select(scores, boxes, x.score_threshold, x.nms_threshold, x.max_detections)[1]
-        return float(kept[-1]) if len(kept) == x.max_detections else x.score_threshold
+        kept = select(scores, boxes, threshold, x.nms_threshold, x.max_detections)[1]
+        return float(kept[-1]) if len(kept) == x.max_detections else threshold
+
+    def _threshold(self) -> float:
+        own = self.metadata.score_threshold
+        if sum(map(len, self.detections)) >= FEW:
+            return own
+        classes = len(self.metadata.class_names)
+        scores = np.concatenate([raw[:, :classes].ravel() for raw in self.raw])
+        place = max(len(scores) - CANDIDATES * len(self.images) - 1, 0)
+        return min(own, float(np.partition(scores, place)[place]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nanodet_d2.runtime.backends import require_packages
 
+from .calibration import DEFAULT_COUNT
 from .formats import Format, find_format, formats
 
 
@@ -22,6 +23,7 @@ class Job:
         kind: "raw", "decoded" or "end2end".
         dynamic: batch, height and width are free.
         calibration: folder of pictures, needed with ``int8``.
+        calibration_count: how many of them are used at most.
         eval_json, eval_images: a data set to score ``int8`` with, before and after.
         verify: compare with PyTorch.
         images: pictures or folders to verify with; drawn ones if empty.
@@ -35,6 +37,7 @@ class Job:
     fp16: bool = False
     int8: bool = False
     calibration: Path | None = None
+    calibration_count: int = DEFAULT_COUNT
     eval_json: Path | None = None
     eval_images: Path | None = None
     verify: bool = True
@@ -76,6 +79,8 @@ def check_job(job: Job) -> None:
         raise ValueError("--dynamic with --kind end2end; its image is of any size already")
     if job.int8 and not job.calibration:
         raise ValueError("--int8 needs --calibration, a folder of pictures like those to come")
+    if job.calibration_count < 1:
+        raise ValueError(f"--calibration-count {job.calibration_count}; allowed: 1 or more")
     if bool(job.eval_json) != bool(job.eval_images):
         raise ValueError("--eval-json and --eval-images go together")
     _check_isolation(job, wanted)

@@ -9,7 +9,6 @@ from importlib import metadata as packages
 from typing import Any
 
 from detectron2.config import instantiate
-from omegaconf import DictConfig, OmegaConf
 
 from nanodet_d2 import __version__
 from nanodet_d2.checkpoint import load_weights
@@ -21,6 +20,8 @@ from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import ModelSource, resolve
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
+
+from .preparation import check_preparation
 
 VERSIONED = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
@@ -62,7 +63,7 @@ def load_model(
     resolved = resolve(source, overrides, trust=trust)
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
-    _refuse_other_resize(cfg)
+    check_preparation(cfg, input_size)
     model = _build(resolved)
     load_weights(model, checkpoint, require_all=True)
     return describe_model(
@@ -186,13 +187,3 @@ def versions() -> dict[str, str]:
         except packages.PackageNotFoundError:
             continue
     return found
-
-
-def _refuse_other_resize(cfg: DictConfig) -> None:
-    augmentations = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations")
-    for augmentation in augmentations or ():
-        if augmentation.get("keep_ratio"):
-            raise ValueError(
-                "the config evaluates with keep_ratio=True; allowed for an export: False "
-                "(images are stretched to the input size)"
-            )

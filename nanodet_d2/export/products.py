@@ -13,10 +13,10 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.runtime.images import load_image
 from nanodet_d2.runtime.metadata import ExportMetadata
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
+from .calibration import Samples
 from .end2end import add_image_and_nms
 from .formats import find_format
 from .formats.base import OUTPUTS
@@ -93,10 +93,13 @@ class Products:
             model = quantize_onnx(model, samples, DATA)
         return add_image_and_nms(model, metadata) if end2end else model
 
-    def samples(self, metadata: ExportMetadata) -> list[np.ndarray]:
+    def samples(self, metadata: ExportMetadata) -> Samples:
         """The calibration pictures as inputs of a file."""
         x = metadata.input
-        images = (load_image(path) for path in self._calibration)
-        if metadata.kind == "end2end":
-            return list(images)
-        return [normalize(stretch(image, x.height, x.width), x)[None] for image in images]
+
+        def prepare(image: np.ndarray) -> np.ndarray:
+            if metadata.kind == "end2end":
+                return image
+            return normalize(stretch(image, x.height, x.width), x)[None]
+
+        return Samples(self._calibration, prepare)

@@ -16,9 +16,6 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-# Of an ONNX file's ranges: weight of a picture in the running mean of smallest and largest
-# activations. The mean over pictures cuts off what is rare.
-AVERAGING = 0.05
 BEFORE_NETWORK = "network/"  # prefix of the network's own nodes in an end2end graph
 
 
@@ -45,10 +42,10 @@ def quantize_onnx(model: Any, samples: Sequence[np.ndarray], input_name: str) ->
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "CalibMovingAverage": True,
-                "CalibMovingAverageConstant": AVERAGING,
-            },
+            # A range is the mean over pictures of their smallest and largest values, which cuts
+            # off what is rare. (The constant of a moving mean counts only where the calibrator is
+            # fed in several parts.)
+            extra_options={"CalibMovingAverage": True},
         )
         return onnx.load(str(target))
 
@@ -64,7 +61,7 @@ def quantize_openvino(model: Any, samples: Sequence[np.ndarray]) -> Any:
     logging.getLogger("nncf").setLevel(logging.WARNING)  # it lists every node that stays in float
     return nncf.quantize(
         model,
-        nncf.Dataset(list(samples)),
+        nncf.Dataset(samples),
         preset=nncf.QuantizationPreset.MIXED,  # as LeakyReLU's outputs are not symmetric
         subset_size=len(samples),
         ignored_scope=nncf.IgnoredScope(names=_float_nodes_openvino(model), validate=False),

@@ -8,19 +8,18 @@ a file hands out nothing but detections (end2end) they are compared with PyTorch
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from detectron2.structures import Instances, pairwise_iou
 
-from nanodet_d2.data.shapes import draw_picture
-from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.metadata import ExportMetadata
 
 from .expected import Expected
+from .running import Difference, Mismatch, Ran, run_beside
 
-NUM_DRAWN = 4  # pictures that are drawn where none are given
+DETECTIONS = "detections"  # the name of their differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +39,16 @@ class Tolerance:
 
 FP32 = Tolerance(scores=2e-4, box_logits=2e-3, boxes=0.05)
 FP16 = Tolerance(scores=2e-2, box_logits=1.0, boxes=2.0)
+SAME_TENSORS = Tolerance(scores=1e-6, box_logits=0.0, boxes=0.05)  # two decoders of one output
 
 END2END_SHARE = 0.02  # of an image's detections that NMS may exchange by its roundings
-CONFIDENT = 0.4  # score of a detection that INT8 has to find as well…
-INT8_LOSS = 0.25  # …but for this share of them
 
 
-class Mismatch(ValueError):
-    """An exported file does not compute what PyTorch does."""
-
-    is_finding = True  # and no wrong request, for the command's exit code
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """The largest difference of an output over all images, and what is allowed."""
-
-    output: str
-    value: float
-    allowed: float
-
-
-def verify(path: Path, reference: Expected, tolerance: Tolerance) -> list[Difference]:
+def verify(path: Path, references: Sequence[Expected], tolerance: Tolerance) -> list[Difference]:
     """Run a file by its own runtime and compare it with PyTorch.
+
+    Args:
+        references: as of ``run_beside``.
 
     Returns:
         the differences of all outputs, raw tensors first; all are allowed.
@@ -70,67 +56,40 @@ def verify(path: Path, reference: Expected, tolerance: Tolerance) -> list[Differ
     Raises:
         Mismatch: naming the first output that differs by more than is allowed.
     """
-    detector = Detector(path)
     worst: dict[str, Difference] = {}
-    for i, image in enumerate(reference.images):
-        for x in _differences(detector, image, reference, i, tolerance):
+    for ran in run_beside(path, references):
+        for x in _differences(ran, tolerance):
             # not x <= y instead of x > y, because a NaN is a difference, too
             if not x.value <= x.allowed:
                 raise Mismatch(
-                    f"{path}: output {x.output!r} of image {i} differs from PyTorch by "
+                    f"{path}: output {x.output!r} of {ran.where} differs from PyTorch by "
                     f"{x.value:.3g}; allowed: {x.allowed:g}"
                 )
-            if x.output not in worst or x.value > worst[x.output].value:
-                worst[x.output] = x
+            worst[x.output] = _worse(worst.get(x.output), x)
     return list(worst.values())
 
 
-def verify_int8(path: Path, reference: Expected) -> list[Difference]:
-    """Check that a quantised file finds what is clear to see; its accuracy is a matter of AP.
-
-    Raises:
-        Mismatch: if it loses more of PyTorch's confident detections than is allowed.
-    """
-    detector = Detector(path)
-    confident, lost = 0, 0
-    for image, expected in zip(reference.images, reference.detections):
-        expected = expected[expected.scores > CONFIDENT]
-        found = detector(image).to_instances()
-        overlap = pairwise_iou(expected.pred_boxes, found.pred_boxes)
-        same = expected.pred_classes[:, None] == found.pred_classes
-        confident += len(expected)
-        lost += int((~(same & (overlap > 0.5)).any(dim=1)).sum())
-    share = lost / max(confident, 1)
-    name = f"lost of {confident} confident detections"
-    if share > INT8_LOSS:
-        raise Mismatch(
-            f"{path}: output 'detections': {lost} {name}; allowed: a share of {INT8_LOSS}"
-        )
-    return [Difference(name, share, INT8_LOSS)]
+def _worse(before: Difference | None, x: Difference) -> Difference:
+    """The larger one of an output's differences, of as many detections as both compared."""
+    if before is None:
+        return x
+    larger = x if x.value > before.value else before
+    if x.compared is None or before.compared is None:
+        return larger
+    return dataclasses.replace(larger, compared=x.compared + before.compared)
 
 
-def _differences(
-    detector: Detector,
-    image: np.ndarray,
-    reference: Expected,
-    index: int,
-    tolerance: Tolerance,
-) -> list[Difference]:
-    if detector.metadata.kind == "end2end":
-        expected = reference.detections[index]
-        found = _detection_difference(
-            detector(image).to_instances(), expected, reference, index, tolerance
-        )
+def _differences(ran: Ran, tolerance: Tolerance) -> list[Difference]:
+    reference, image = ran.reference, ran.reference.images[ran.index]
+    if ran.metadata.kind == "end2end":
+        expected, lowest = reference.detections[ran.index], reference.lowest[ran.index]
+        found = _detection_difference(ran, expected, lowest, tolerance)
         return [dataclasses.replace(found, allowed=int(END2END_SHARE * len(expected)))]
-    outputs = detector.raw(image)
-    tensors = _tensor_differences(outputs, detector.metadata, reference, index, tolerance)
+    tensors = _tensor_differences(ran.outputs, ran.metadata, reference, ran.index, tolerance)
     if not all(x.value <= x.allowed for x in tensors):
         return tensors
-    expected = reference.detections_in(outputs, image.shape[:2])
-    return [
-        *tensors,
-        _detection_difference(detector(image).to_instances(), expected, reference, index, FP32),
-    ]
+    expected, lowest = reference.detections_in(ran.outputs, image.shape[:2])
+    return [*tensors, _detection_difference(ran, expected, lowest, SAME_TENSORS)]
 
 
 def _tensor_differences(
@@ -181,24 +140,20 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _detection_difference(
-    found: Instances,
-    expected: Instances,
-    reference: Expected,
-    index: int,
-    tolerance: Tolerance,
+    ran: Ran, expected: Instances, lowest: float, tolerance: Tolerance
 ) -> Difference:
-    """How many detections only one side has."""
-    x = reference.metadata
+    """How many detections only one side has; ``lowest`` is the score that it takes to be one."""
+    x = ran.reference.metadata
     height, width = expected.image_size
-    pixels = tolerance.boxes * max(height / x.input.height, width / x.input.width)
     limits = dict(
         scores=tolerance.scores,
-        pixels=pixels,
-        lowest=reference.lowest[index],
+        pixels=tolerance.boxes * max(height / x.input.height, width / x.input.width),
+        lowest=lowest,
         nms_threshold=x.nms_threshold,
     )
-    count = _alone(expected, found, **limits) + _alone(found, expected, **limits)
-    return Difference("detections", count, 0)
+    count = _alone(expected, ran.found, **limits) + _alone(ran.found, expected, **limits)
+    compared = int((expected.scores > lowest + tolerance.scores).sum())
+    return Difference(DETECTIONS, count, 0, compared)
 
 
 def _alone(
@@ -226,9 +181,3 @@ def _alone(
     overlap = pairwise_iou(some.pred_boxes, others.pred_boxes)
     rivals = same & (overlap > nms_threshold - 0.05)
     return int((~(twins | rivals).any(dim=1) & ~near).sum())
-
-
-def drawn_images(height: int, width: int) -> list[np.ndarray]:
-    """Pictures to verify with where none are given: shapes among clutter, of about that size."""
-    size = max(height, width) * 3 // 2  # to be resized as photographs are
-    return [draw_picture(0, "val", i, size)[0] for i in range(NUM_DRAWN)]

@@ -10,24 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of
-from nanodet_d2.runtime.files import list_images
-from nanodet_d2.runtime.images import load_image
-from nanodet_d2.runtime.metadata import ExportMetadata
 
+from .calibration import calibration_pictures
 from .expected import Expected
 from .job import Job, check_job
 from .loading import LoadedModel
+from .pictures import batch_of, other_size, verification_images
+from .placing import folder_beside, move_all
 from .products import Products
+from .running import Difference, Mismatch
 from .score import score
-from .verify import FP16, FP32, Difference, Mismatch, drawn_images, verify, verify_int8
+from .verify import DETECTIONS, FP16, FP32, verify
+from .verify_int8 import clear_score, verify_int8
 
 logger = logging.getLogger(__name__)
-
-MAX_GIVEN_IMAGES = 8  # that are verified with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +53,24 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
 
     Raises:
         ValueError: if the job cannot be done, before anything is; ``Mismatch`` for a file that
-            does not compute what PyTorch does. It is renamed to ``….bad``; the others stay.
+            does not compute what PyTorch does. It is written as ``….bad``; the others stay, and so
+            does an earlier one of its name.
         ImportError: for packages that are not installed.
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
-    calibration = list_images([job.calibration]) if job.calibration else []
+    calibration = (
+        calibration_pictures(job.calibration, job.calibration_count) if job.calibration else []
+    )
     products = Products(loaded.model, loaded.metadata, job, calibration)
-    reference = None
-    if job.verify:
-        images = verification_images(job, loaded.metadata)
-        reference = Expected(loaded.model, loaded.metadata, images)
-    else:
+    references = references_for(loaded, job, calibration) if job.verify else []
+    if not job.verify:
         logger.warning("--no-verify: the files are NOT compared with PyTorch")
     job.output.mkdir(parents=True, exist_ok=True)
     written, mismatches = [], []
     for format in job.formats:
         try:
-            written.append(_export_one(job, format, products, reference))
+            written.append(_export_one(job, format, products, references))
         except Mismatch as error:
             mismatches.append(str(error))
             logger.error("%s", error)
@@ -81,32 +79,61 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
     return written
 
 
-def verification_images(job: Job, metadata: ExportMetadata) -> list[np.ndarray]:
-    if not job.images:
-        return drawn_images(metadata.input.height, metadata.input.width)
-    return [load_image(path) for path in list_images(job.images)[:MAX_GIVEN_IMAGES]]
+def references_for(loaded: LoadedModel, job: Job, calibration: Sequence[Path]) -> list[Expected]:
+    """What PyTorch computes: at the model's size and, for a dynamic file, at another one.
+
+    Raises:
+        ValueError: if nothing in the pictures would tell whether an INT8 file is right.
+    """
+    described = loaded.metadata.input
+    images = verification_images(job, described, calibration)
+    references = [Expected(loaded.model, loaded.metadata, images)]
+    if job.dynamic:
+        height, width = other_size(described)
+        other = dataclasses.replace(described, height=height, width=width)
+        metadata = dataclasses.replace(loaded.metadata, input=other)
+        references.append(Expected(loaded.model, metadata, batch_of(images)))
+    if job.int8:
+        clear_score(references[0])
+    return references
 
 
-def _export_one(job: Job, format: str, products: Products, reference: Expected | None) -> Written:
+def _export_one(
+    job: Job, format: str, products: Products, references: Sequence[Expected]
+) -> Written:
+    """Write a file and what belongs to it aside, and put it in its place when it is verified."""
     start = time.perf_counter()
     path = job.path(products.metadata.name, format)
     logger.info("%s: writing %s", format, path)
-    products.write(format, path)
-    differences = None
-    if reference is not None:
-        logger.info("%s: comparing with PyTorch on %d images", format, len(reference.images))
+    with folder_beside(path) as folder:
+        aside = folder / path.name
+        products.write(format, aside)
         try:
-            if job.int8:
-                differences = verify_int8(path, reference)
-            else:
-                differences = verify(path, reference, FP16 if job.fp16 else FP32)
-        except Mismatch as error:
-            bad = path.rename(f"{path}.bad")
-            raise Mismatch(f"{error} (the file was renamed to {bad.name})") from error
+            differences = _verify(job, aside, references) if references else None
+        except ValueError as error:  # also of a file that gives what its metadata does not say
+            move_all(folder, path.parent, suffix=".bad", last=path.name)
+            words = str(error).replace(str(aside), str(path))
+            raise Mismatch(f"{words} (its files were renamed to {path.name}.bad, …)") from error
+        move_all(folder, path.parent, last=path.name)
     note = ""
     if job.int8 and job.eval_json:
         note = _average_precisions(job, format, products, path)
     return Written(path, job.kind, differences, note, time.perf_counter() - start)
+
+
+def _verify(job: Job, path: Path, references: Sequence[Expected]) -> list[Difference]:
+    images = sum(len(x.images) for x in references)
+    logger.info("%s: comparing with PyTorch on %d images", path.name, images)
+    if job.int8:
+        return verify_int8(path, references)
+    differences = verify(path, references, FP16 if job.fp16 else FP32)
+    if any(x.compared == 0 for x in differences):
+        logger.warning(
+            "%s: PyTorch detects nothing in the pictures, so that no detections were compared; "
+            "give pictures of what the model knows with --images",
+            path.name,
+        )
+    return differences
 
 
 def _average_precisions(job: Job, format: str, products: Products, path: Path) -> str:
@@ -126,17 +153,24 @@ def summary(written: Sequence[Written]) -> str:
     """A table of files."""
     rows = [("file", "MB", "kind", "worst difference from PyTorch", "seconds")]
     for x in written:
-        cells = (x.kind, "; ".join(filter(None, [_worst(x.differences), x.note])))
+        cells = (x.kind, "; ".join(filter(None, [in_words(x.differences), x.note])))
         rows.append((x.path.name, f"{x.size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 
 
-def _worst(differences: Sequence[Difference] | None) -> str:
+def in_words(differences: Sequence[Difference] | None) -> str:
+    """The worst difference of the tensors, and how many detections differ of how many."""
     if differences is None:
         return "not verified"
-    tensors = [x for x in differences if x.allowed]  # the others are counts, all of them 0
-    if not tensors:
-        return "same detections"
-    worst = max(tensors, key=lambda x: x.value / x.allowed)
-    return f"{worst.value:.1e} ({worst.output})"
+    tensors = [x for x in differences if x.compared is None]
+    words = []
+    if tensors:
+        worst = max(tensors, key=lambda x: x.value / x.allowed)
+        words.append(f"{worst.value:.1e} ({worst.output})")
+    for x in differences:
+        if x.compared is not None:
+            verb = " differ" if x.output == DETECTIONS else ""
+            count = f"{x.value:g} of {x.compared} {x.output}{verb}"
+            words.append(count if x.compared else "no detections to compare")
+    return ", ".join(words)

@@ -60,8 +60,8 @@ class AuxHead(Protocol):
     def class_rows(self) -> dict[str, slice]:
         """Tensors of the state that have a row per class: name -> these rows.
 
-        They start anew when a checkpoint with other classes is loaded, and the rows before and
-        after them are kept.
+        They start from those of other classes when a checkpoint with other classes is loaded, and
+        the rows before and after them are kept.
         """
 
 

@@ -31,8 +31,8 @@ class Detector:
         path: "x.onnx", "x.xml", "x.ncnn.param" or "x.torchscript.pt", with its metadata inside or
             beside it.
         num_threads: of the engine, 1 or more; its own choice if None. torch, which runs TorchScript
-            files, has one number for the whole process: it is set for each call and restored
-            afterwards.
+            files, has one number for all that a thread does: it is set for each call and restored
+            afterwards. Threads that first use torch during a call start with it.
         score_thresh: in place of that of the model; an end2end file's own cannot be undercut.
         metadata: a json in place of that of the file, e.g. for a model of other origin.
         input_size: (height, width) of the network's input, for a dynamic file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 from .files import IMAGE_SUFFIXES, list_images
 from .images import MAX_PIXELS, load_image
 
-DEFAULT_FPS = 25.0  # of what does not tell its own
+DEFAULT_FPS = 25.0  # of what does not tell its own…
+MAX_FPS = 1000.0  # …or tells what cannot be: -1, not a number, the ticks of a clock
 # A container tells about how many frames it has; with fewer than this share of them it broke off.
 COMPLETE = 0.98
 
@@ -80,9 +82,10 @@ class Video:
         if not self.capture.isOpened():
             kind = "does not open" if self.camera else "is no video that OpenCV can read"
             raise ValueError(f"{self.name} {kind}")
-        count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.total = count if count > 0 and not self.camera else None
-        self.fps = self.capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
+        count = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.total = int(count) if 0 < count < math.inf and not self.camera else None
+        fps = self.capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= MAX_FPS else DEFAULT_FPS
         self.path = output / (f"camera{index}.mp4" if self.camera else f"{Path(source).stem}.mp4")
         self.paths = [] if self.camera else [Path(source)]
         self.targets = [self.path]

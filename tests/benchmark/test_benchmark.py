@@ -48,7 +48,15 @@ def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, cap
     output = tmp_path / "out"
     arguments = ["--rounds", "2", "--threads", "1", "--output", str(output)]
     data = ["--data", shapes["val"]["json"], "--images", shapes["val"]["images"]]
-    assert cli.main(["benchmark", str(exported), *arguments, *data]) == 0
+    numbers = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    try:
+        assert cli.main(["benchmark", str(exported), *arguments, *data]) == 0
+        assert torch.get_num_threads() == cv2.getNumThreads() == 2
+    finally:
+        torch.set_num_threads(numbers[0])
+        cv2.setNumThreads(numbers[1])
 
     content = json.loads((output / "runtimes.json").read_text())
     (model,) = content["models"]

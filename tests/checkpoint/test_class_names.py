@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from nanodet_d2.checkpoint import Card, load_weights
-from nanodet_d2.checkpoint.class_names import COCO_CLASSES, SYNONYMS, match_classes, names_of_rows
+from nanodet_d2.checkpoint.class_names import (
+    COCO_CLASSES,
+    SYNONYMS,
+    match_classes,
+    names_of_rows,
+    starting_rows,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +55,7 @@ def test_the_name_as_it_is_goes_first():
     assert match_classes(["cups", "cup"], ["cup", "cups"]).rows == {0: 1, 1: 0}
     match = match_classes(["man", "woman", "ace"], ["person", "ace"])
     assert match.rows == {0: 0, 1: 0, 2: 1} and not match.same
-    assert (
-        str(match) == "taken over: man (from person), woman (from person), ace; starting anew: none"
-    )
+    assert str(match) == "taken over: man (from person), woman (from person), ace; new: none"
     assert match_classes(["a"], None).same and match_classes(["a"], None).rows == {}
 
 
@@ -61,6 +65,30 @@ def test_names_are_known_where_their_number_fits():
     assert names_of_rows(("a", "b"), 2) == ("a", "b")
     assert names_of_rows(("a", "b"), 3) is None
     assert names_of_rows(("class 0", "class 1"), 2) is None
+
+
+@pytest.mark.parametrize(
+    "count, known, taken, rows",
+    [
+        (3, 80, {}, {0: (0,), 1: (26,), 2: (53,)}),
+        (1, 1, {}, {0: (0,)}),
+        (3, 4, {0: 2, 2: 1}, {0: (2,), 2: (1,), 1: (0,)}),
+        (2, 1, {0: 0}, {0: (0,), 1: (0,)}),  # nothing else is there
+        (7, 3, {}, {0: (0,), 1: (1,), 2: (2,), 3: (0, 1), 4: (1, 2), 5: (2, 0)}),
+        (3, 1, {}, {0: (0,)}),
+        (0, 80, {}, {}),
+    ],
+)
+def test_new_classes_start_from_others(count, known, taken, rows):
+    assert starting_rows(count, known, taken) == rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 79, 80, 81, 300, 3000])
+def test_no_two_new_classes_start_from_the_same(count):
+    found = starting_rows(count, 80, {})
+    assert len(found) == count
+    assert all(0 <= x < 80 for rows in found.values() for x in rows)
+    assert len({frozenset(rows) for rows in found.values()}) == count
 
 
 def save(path, state, names) -> str:
@@ -76,15 +104,14 @@ def test_rows_of_known_classes_are_taken_over(build_model, tmp_path, caplog):
             p.copy_(torch.arange(p.numel()).view_as(p) / 1000 + i)
     path = save(tmp_path / "w.pth", saved.state_dict(), ["dog", "cup", "ace", "king"])
     model = build_model(num_classes=3)
-    start = {k: v.clone() for k, v in model.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="nanodet_d2"):
         report = load_weights(model, path, class_names=["Aces", "queen", "cup"])
     assert not report.same_classes
-    assert "taken over: Aces (from ace), cup; starting anew: queen" in caplog.text
+    assert "taken over: Aces (from ace), cup; new: queen" in caplog.text
     state, before = model.state_dict(), saved.state_dict()
     for name in (*report.reset_classes,):
         assert torch.equal(state[name][0], before[name][2]), name
-        assert torch.equal(state[name][1], start[name][1]), name
+        assert torch.equal(state[name][1], before[name][0]), name  # as the dog
         assert torch.equal(state[name][2], before[name][1]), name
         assert torch.equal(state[name][3:], before[name][4:]), name
     assert {"head.predictors.0.bias", "aux_head.class_predictor.weight"} <= {*report.reset_classes}

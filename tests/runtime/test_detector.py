@@ -36,7 +36,7 @@ def test_detections_are_those_of_the_model(small_models, picture, format):
     loaded, path = small_models.loaded(), small_models.file(format)
     expected = Expected(loaded.model, loaded.metadata, [picture])
     assert len(expected.detections[0]) > 0
-    verify(path, expected, FP32)
+    verify(path, [expected], FP32)
     assert Detector(path).backend == backends()[format].name
 
 

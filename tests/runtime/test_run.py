@@ -331,6 +331,18 @@ def test_a_slow_camera_is_written_in_real_time(tmp_path, monkeypatch):
     assert len(frames_of(tmp_path / "out/camera0.mp4")) == 5 * 30
 
 
+@pytest.mark.parametrize("told", [-1.0, 0.0, float("nan"), float("inf"), 90000.0])
+def test_a_rate_that_cannot_be_is_not_believed(tmp_path, monkeypatch, told):
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
+    monkeypatch.setattr(FakeCamera, "get", lambda *_: told)
+    clock = iter(range(100))
+    monkeypatch.setattr(sources.time, "monotonic", lambda: next(clock))  # a second for each frame
+    found, content = run(tmp_path, "0")
+    monkeypatch.undo()
+    assert found == 1 and len(content["images"]) == 5
+    assert len(frames_of(tmp_path / "out/camera0.mp4")) == 5 * sources.DEFAULT_FPS
+
+
 def test_max_frames(tmp_path):
     write_video(tmp_path / "clip.avi", 12)
     status, content = run(tmp_path, tmp_path / "clip.avi", max_frames=3)

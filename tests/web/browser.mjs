@@ -1,6 +1,7 @@
 // Uses the page as a person would, in headless Chromium, and prints what it showed as json:
-// node browser.mjs '{"url", "plainUrl", "chromium", "picture", "models": [path…], "video",
-// "screenshot"}'; plainUrl is of a server that does not isolate the page.
+// node browser.mjs '{"url", "plainUrl", "chromium", "picture", "model", "models": [path…], "video",
+// "screenshot"}'; plainUrl is of a server that does not isolate the page; model is a good one, and
+// models are to be refused.
 import { createRequire } from "node:module";
 
 const web = new URL("../../projects/nanodet_plus/web/package.json", import.meta.url);
@@ -24,12 +25,52 @@ async function openPage(url, permissions) {
   });
   const page = await context.newPage();
   page.setDefaultTimeout(TIMEOUT);
+  await page.addInitScript(countBitmaps);
   const seen = { requests: [], problems: [] };
   page.on("request", (request) => seen.requests.push(request.url()));
   page.on("pageerror", (error) => seen.problems.push(String(error)));
   await page.goto(url);
   await page.getByText("classes, input").waitFor();
   return { page, seen };
+}
+
+/** Counts, in the page, the bitmaps that are open. */
+function countBitmaps() {
+  globalThis.openBitmaps = 0;
+  const { createImageBitmap } = globalThis;
+  globalThis.createImageBitmap = async (...args) => {
+    const bitmap = await createImageBitmap(...args);
+    globalThis.openBitmaps += 1;
+    return bitmap;
+  };
+  const { close } = ImageBitmap.prototype;
+  ImageBitmap.prototype.close = function () {
+    globalThis.openBitmaps -= 1;
+    close.call(this);
+  };
+}
+
+/** Notes, in the page, when the session of the model that is loaded gives its memory back. */
+async function watchSession() {
+  const { state } = await import("./app.js");
+  const { session } = state.detector;
+  const { release } = session;
+  globalThis.released = 0;
+  session.release = () => {
+    globalThis.released += 1;
+    return release.call(session);
+  };
+}
+
+/** Chooses a model, and waits for the detector that it makes. */
+async function useModel(page, path) {
+  const before = await page.evaluateHandle(() => import("./app.js").then((x) => x.state.detector));
+  await page.locator("#model-input").setInputFiles(path);
+  await page.waitForFunction(
+    (old) => import("./app.js").then(({ state }) => state.detector !== old),
+    before,
+  );
+  await page.locator("#status", { hasText: "classes, input" }).waitFor();
 }
 
 const textOf = (page, id) => page.locator(`#${id}`).textContent();
@@ -67,6 +108,11 @@ try {
     report.refused.push(await errorAfter(page, choose));
   }
   report.statusAfter = await textOf(page, "status");
+  await page.evaluate(watchSession);
+  await useModel(page, options.model);
+  report.resultOfOther = await resultOf(page);
+  report.released = await page.evaluate(() => globalThis.released);
+  report.openBitmaps = await page.evaluate(() => globalThis.openBitmaps);
   report.wrongPicture = await errorAfter(page, () =>
     page.locator("#image-input").setInputFiles(options.models[0]),
   );

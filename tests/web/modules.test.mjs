@@ -125,9 +125,12 @@ test("metadata is found inside an ONNX file", () => {
 });
 
 test("a model that does not fit its metadata is refused", async () => {
+  let released = 0;
+  const release = async () => void released++;
+  const names = { inputNames: ["data"], outputNames: ["y"] };
   const ortWith = (session) => ({
     Tensor: class {},
-    InferenceSession: { create: async () => ({ inputNames: ["data"], outputNames: ["y"], ...session }) },
+    InferenceSession: { create: async () => ({ ...names, release, ...session }) },
   });
   const load = (session, text) =>
     Detector.load(ortWith(session), new Uint8Array(), "m.onnx", text);
@@ -136,8 +139,12 @@ test("a model that does not fit its metadata is refused", async () => {
   await assert.rejects(load({}, null), /m\.onnx carries no metadata.*m\.onnx\.json/);
   await assert.rejects(load({ inputNames: ["images"] }, text), /no input “data”/);
   await assert.rejects(load(run([1, 5, 12]), text), /returns 1 × 5 × 12 values.*promises 1 × 5 × 10/);
+  assert.equal(released, 3); // of the refused ones
   const detector = await load(run([1, 5, 10]), text);
   assert.deepEqual((await detector.detect(gray([[0]]))).detections, []);
+  assert.equal(released, 3);
+  await detector.release();
+  assert.equal(released, 4);
 });
 
 test("pictures are stretched as in Python, to the last bit", fromPython, () => {

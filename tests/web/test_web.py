@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -173,6 +174,7 @@ def report(node, browser, exported, shared, root, tmp_path_factory) -> dict:
         "plainUrl": urls[1],
         "chromium": browser,
         "picture": str(picture),
+        "model": str(exported),
         "models": [str(junk), str(bare)],
         "video": str(folder / "camera.y4m"),
         "screenshot": str(screenshot),
@@ -184,7 +186,7 @@ def report(node, browser, exported, shared, root, tmp_path_factory) -> dict:
             server.shutdown()
             server.server_close()
     assert screenshot.stat().st_size > 50_000
-    return {**shown, "url": urls[0]}
+    return {**shown, "url": urls[0], "page": page}
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +226,31 @@ def test_the_page_shows_what_it_found(report, expected):
 
 def test_nothing_comes_from_elsewhere(report):
     assert report["requests"] and all(x.startswith(report["url"]) for x in report["requests"])
+
+
+def test_what_a_document_may_do_is_stated():
+    page = (WEB / "src/index.html").read_text()
+    policy = re.search(r'Content-Security-Policy"\s+content="([^"]+)"', page)[1]
+    directives = dict(x.strip().split(" ", 1) for x in policy.split(";"))
+    assert directives["default-src"] == "'self'"
+    # to these, default-src does not apply
+    assert directives["base-uri"] == directives["form-action"] == "'none'"
+
+
+def test_the_built_page_carries_the_licences(report):
+    license, notices = (report["page"] / "ort" / x for x in ("LICENSE", "ThirdPartyNotices.txt"))
+    assert "MIT License" in license.read_text() and "Microsoft" in license.read_text()
+    for library in ("protobuf", "flatbuffers", "Eigen", "abseil"):  # they are in its WebAssembly
+        assert library in notices.read_text()
+    assert "Apache License" in (report["page"] / "LICENSE").read_text()
+    pinned = json.loads((WEB / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+    assert (WEB / "licenses" / f"onnxruntime-web-{pinned}").is_dir()
+
+
+def test_what_is_done_with_gives_its_memory_back(report, expected):
+    assert report["released"] == 1  # the session of the model before
+    assert_same(report["resultOfOther"], expected)
+    assert report["openBitmaps"] == 0
 
 
 def test_errors_are_shown_in_words(report):

@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fp16", action="store_true", help="half-precision weights")
     add("--int8", action="store_true", help="quantise; needs --calibration")
     add("--calibration", type=Path, metavar="FOLDER", help="pictures to calibrate --int8 with")
+    add("--calibration-count", type=int, default=300, metavar="N",
+        help="how many of them at most, spread over the folder (default: %(default)s)")  # fmt: skip
     add("--eval-json", type=Path, help="COCO file to score --int8 with, before and after")
     add("--eval-images", type=Path, metavar="FOLDER", help="the pictures of --eval-json")
     add("--no-verify", dest="verify", action="store_false", help="do not compare with PyTorch")
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> Outcome:
         fp16=args.fp16,
         int8=args.int8,
         calibration=args.calibration,
+        calibration_count=args.calibration_count,
         eval_json=args.eval_json,
         eval_images=args.eval_images,
         verify=args.verify,

@@ -40,8 +40,8 @@ class Material(Protocol):
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
         """The ``onnx.ModelProto`` of a file's kind."""
 
-    def samples(self, metadata: ExportMetadata) -> list[np.ndarray]:
-        """The calibration pictures as inputs of a file."""
+    def samples(self, metadata: ExportMetadata) -> Sequence[np.ndarray]:
+        """The calibration pictures as inputs of a file, each made when it is asked for."""
 
 
 class Format:

@@ -40,8 +40,9 @@ class TorchScript(Backend):
 def torch_threads(count: int | None) -> Iterator[None]:
     """In here torch computes with so many threads; as many as before if None.
 
-    The number is one of the whole process, so it is that of its other threads, too, in the
-    meantime. It is restored afterwards.
+    torch holds the number for each thread that calls it, and lets one that is new start with the
+    number that was set last: so it is also that of threads that begin in the meantime. It is
+    restored afterwards.
     """
     import torch
 

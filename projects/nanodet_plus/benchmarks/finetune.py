@@ -32,6 +32,7 @@ from nanodet_d2.config import get_config
 from nanodet_d2.data.splits import split_content
 
 _WARP = "dataloader.train.mapper.augmentations.0"
+_COLOR = "dataloader.train.mapper.augmentations.1"
 STRONG = [
     f"{_WARP}.scale=[0.6,1.4]",
     f"{_WARP}.stretch=[[0.8,1.2],[0.8,1.2]]",
@@ -47,7 +48,12 @@ VARIANTS: dict[str, list[str]] = {
         for batch, rate in itertools.product((2, 4, 8, 16), (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3))
     },
     "stronger augmentation": STRONG,
-    "no colours": ["dataloader.train.mapper.augmentations.1.brightness=0.0"],
+    "no flip": [f"{_WARP}.flip=0.0"],
+    "no colours": [
+        f"{_COLOR}.brightness=0.0",
+        f"{_COLOR}.contrast=[1.0,1.0]",
+        f"{_COLOR}.saturation=[1.0,1.0]",
+    ],
     "average of the last 20 %": ["train.ema.settings.window=0.2"],
     "average of the last 5 %": ["train.ema.settings.window=0.05"],
     "no average": ["train.ema.enabled=false"],
@@ -181,6 +187,7 @@ def train(
     else:
         batch = batch_size(args.config, overrides)
         overrides += [f"train.max_iter={max(1, int(number) // batch)}", "train.eval_period=0"]
+        overrides.append("train.early_stop_patience=null")
     overrides += [
         f"train.seed={run.seed}",
         f"train.device={args.device}",

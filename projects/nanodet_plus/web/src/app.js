@@ -56,9 +56,11 @@ async function loadModel(files) {
 }
 
 async function useModel(buffer, name, json) {
+  const before = state.detector;
   try {
     state.detector = await Detector.load(ort, new Uint8Array(buffer), name, json);
     state.result = null; // of another model
+    await before?.release();
   } finally {
     describeModel();
   }
@@ -83,7 +85,13 @@ async function showPicture(file) {
   } catch {
     throw new UserError(`${file.name} is no picture that this browser can read.`);
   }
-  await detect(pixelsOf(bitmap, bitmap.width, bitmap.height));
+  let pixels;
+  try {
+    pixels = pixelsOf(bitmap, bitmap.width, bitmap.height);
+  } finally {
+    bitmap.close(); // gives its memory back now, and not when the garbage collector comes by
+  }
+  await detect(pixels);
 }
 
 /** Pixels (ImageData) of whatever a canvas can draw. */

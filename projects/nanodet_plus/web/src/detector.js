@@ -18,6 +18,15 @@ export class Detector {
     } catch (error) {
       throw new UserError(`${name} is no ONNX model that this page can run: ${error.message}`);
     }
+    try {
+      return await Detector.#warm(ort, session, text, name);
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
+  }
+
+  static async #warm(ort, session, text, name) {
     if (text === null) {
       throw new UserError(
         `${name} carries no metadata, so its output cannot be read. Export it with ` +
@@ -35,6 +44,11 @@ export class Detector {
     if (!session.inputNames.includes(input)) {
       throw new UserError(`${name} has no input “${input}”, which its metadata names.`);
     }
+  }
+
+  /** Gives back the session's memory, which lies outside of JavaScript's. */
+  release() {
+    return this.session.release();
   }
 
   /**
