@@ -118,7 +118,8 @@ def _export_one(
     note = ""
     if job.int8 and job.eval_json:
         note = _average_precisions(job, format, products, path)
-    return Written(path, job.kind, differences, note, time.perf_counter() - start)
+    kind = products.describe(format).kind
+    return Written(path, kind, differences, note, time.perf_counter() - start)
 
 
 def _verify(job: Job, path: Path, references: Sequence[Expected]) -> list[Difference]:

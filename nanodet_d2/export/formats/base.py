@@ -27,9 +27,11 @@ class Material(Protocol):
 
     Attributes:
         isolated: whether converters run in environments of their own.
+        metadata: of the model.
     """
 
     isolated: bool
+    metadata: ExportMetadata
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
@@ -38,7 +40,7 @@ class Material(Protocol):
         """The network of a file's kind, with its operators and shapes."""
 
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
-        """The ``onnx.ModelProto`` of a file's kind."""
+        """An ``onnx.ModelProto`` of a file's kind, to do with as one likes."""
 
     def samples(self, metadata: ExportMetadata) -> Sequence[np.ndarray]:
         """The calibration pictures as inputs of a file, each made when it is asked for."""
@@ -65,6 +67,10 @@ class Format:
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         """Names of the output tensors."""
         return OUTPUTS[kind]
+
+    def describe(self, metadata: ExportMetadata) -> ExportMetadata:
+        """Metadata of a file, where they differ from those of the kind that is asked for."""
+        return metadata
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
