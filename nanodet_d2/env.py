@@ -48,6 +48,7 @@ OPTIONAL = {
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
     "MNN": ("MNN",),
+    "coremltools": ("coremltools",),
     "executorch": ("executorch",),
     "ai_edge_litert": ("ai-edge-litert",),
 }

@@ -25,7 +25,7 @@ from .preparation import check_preparation
 
 VERSIONED = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
-    "MNN", "ai-edge-litert", "executorch",
+    "MNN", "ai-edge-litert", "executorch", "coremltools",
 )  # fmt: skip
 
 

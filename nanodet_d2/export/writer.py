@@ -41,8 +41,7 @@ class Written:
     @property
     def size(self) -> int:
         """Bytes of the model and its weights."""
-        files = backend_of(self.path).files(self.path)
-        return sum(path.stat().st_size for path in files if path.suffix != ".json")
+        return backend_of(self.path).size(self.path)
 
     def facts(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "path": str(self.path), "bytes": self.size}

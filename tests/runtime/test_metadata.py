@@ -189,6 +189,7 @@ def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
         ("ncnn", "m.ncnn.param", "m.ncnn.json"),
         ("mnn", "m.mnn", "m.mnn.json"),
         ("litert", "m.tflite", "m.litert.json"),
+        ("coreml", "m.mlpackage", "m.coreml.json"),
         ("tensorrt", "m.tensorrt.onnx", "m.tensorrt.json"),
         ("executorch", "m.pte", "m.executorch.json"),
         ("torchscript", "m.torchscript.pt", "m.torchscript.json"),

@@ -64,6 +64,6 @@ def open_backend(
         allowed = ", ".join(backend.devices)
         raise ValueError(f"device {device!r} with {backend.name}; allowed: {allowed}")
     require_packages([backend.needs()], f"running {path}")
-    if not Path(path).is_file():
+    if not backend.is_there(path):
         raise FileNotFoundError(f"exported file {path} not found")
     return backend(str(path), num_threads, device or backend.devices[0])
