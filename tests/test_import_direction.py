@@ -20,7 +20,7 @@ FLOORS = (
     ("resolve",),
     ("zoo",),
     ("modeling", "data"),
-    ("checkpoint", "layers", "config", "compat"),
+    ("checkpoint", "layers", "config", "compat", "conformance"),
     ("runtime",),
     ("importing", "get_detectron2"),
 )
@@ -35,6 +35,7 @@ ONLY = {
     "modeling.registering": set(),
     "data": {"runtime"},
     "checkpoint": {"runtime"},
+    "conformance": {"runtime"},
     "layers": set(),
     "config": set(),
     "compat": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,13 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     """So many, at even distances and in order; all where there are no more."""
     count = min(count, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def hash_names(paths: Sequence[Path]) -> str:
+    """SHA-256 of the sorted file names, one a line: the same pictures in another folder are the
+    same."""
+    names = "\n".join(sorted(path.name for path in paths))
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class Samples(Sequence[np.ndarray]):

@@ -28,6 +28,7 @@ class Job:
         verify: compare with PyTorch.
         images: pictures or folders to verify with; drawn ones if empty.
         isolated: converters that have an environment of their own run there.
+        kit: write the conformance kit of each file beside it.
     """
 
     formats: tuple[str, ...]
@@ -43,6 +44,7 @@ class Job:
     verify: bool = True
     images: tuple[Path, ...] = ()
     isolated: bool = False
+    kit: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -56,10 +58,21 @@ class Job:
         return tuple(name for name, given in asked.items() if given)
 
     def path(self, name: str, format: str) -> Path:
-        """``<name>[_<kind> unless raw][_<variant>]<suffix>`` in the output folder."""
-        variant = "int8" if self.int8 else "fp16" if self.fp16 else ""
-        stem = "_".join(x for x in (name, "" if self.kind == "raw" else self.kind, variant) if x)
+        """``<name>[_<kind> unless raw][_dynamic][_int8][_fp16]<suffix>`` in the output folder: what
+        differs in one of these does not take another file's place."""
+        parts = {
+            self.kind: self.kind != "raw",
+            "dynamic": self.dynamic,
+            "int8": self.int8,
+            "fp16": self.fp16,
+        }
+        stem = "_".join([name, *(part for part, given in parts.items() if given)])
         return self.output / (stem + find_format(format).backend.suffix)
+
+    @property
+    def precision(self) -> str:
+        """As ``ExportMetadata.precision``."""
+        return "_".join(["int8"] * self.int8 + ["float16"] * self.fp16) or "float32"
 
 
 def check_job(job: Job) -> None:

@@ -66,11 +66,13 @@ def load_model(
     check_preparation(cfg, input_size)
     model = _build(resolved)
     load_weights(model, checkpoint, require_all=True)
+    size = input_size or cfg.data.input_size
+    other = "" if list(size) == list(cfg.data.input_size) else "_" + "x".join(map(str, size))
     return describe_model(
         model,
-        name=resolved.name,
+        name=resolved.name + other,
         class_names=names_for_model(cfg.data, model.head.num_classes),
-        input_size=input_size or cfg.data.input_size,
+        input_size=size,
         checkpoint_sha256=sha256(local_path(checkpoint)),
     )
 

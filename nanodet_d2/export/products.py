@@ -14,10 +14,10 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import ExportMetadata, input_form
 from nanodet_d2.runtime.preprocess import normalize, stretch
 
-from .calibration import Samples
+from .calibration import Samples, hash_names
 from .end2end import add_image_and_nms
 from .formats import find_format
 from .formats.base import OUTPUTS
@@ -64,12 +64,22 @@ class Products:
 
     def describe(self, format: str) -> ExportMetadata:
         """Metadata of the job's file of one format."""
-        kind, writer = self.job.kind, find_format(format)
-        outputs = writer.outputs(kind, self.metadata.strides)
+        kind, pictures = self.job.kind, self._calibration if self.job.int8 else ()
         name = "image" if kind == "end2end" else DATA
-        described = dataclasses.replace(self.metadata.input, name=name, dynamic=self.job.dynamic)
-        metadata = dataclasses.replace(self.metadata, kind=kind, outputs=outputs, input=described)
-        return writer.describe(metadata)
+        axes, dtype = input_form(kind)
+        described = dataclasses.replace(
+            self.metadata.input, name=name, dynamic=self.job.dynamic, axes=axes, dtype=dtype
+        )
+        file = dataclasses.replace(
+            self.metadata,
+            kind=kind,
+            input=described,
+            precision=self.job.precision,
+            calibration_images=len(pictures),
+            calibration_sha256=hash_names(pictures) if pictures else "",
+        )
+        writer = find_format(format)
+        return writer.describe(file.with_outputs(writer.outputs(kind, self.metadata.strides)))
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""

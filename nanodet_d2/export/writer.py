@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nanodet_d2.conformance import write_kit
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of
 
@@ -73,6 +74,9 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         except Mismatch as error:
             mismatches.append(str(error))
             logger.error("%s", error)
+    if job.kit:
+        for x in written:
+            logger.info("kit: %s", write_kit(x.path, images=job.images))
     if mismatches:
         raise Mismatch("; ".join(mismatches))
     return written

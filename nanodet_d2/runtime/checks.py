@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 CHANNEL_ORDERS = ("BGR", "RGB")
+PRECISIONS = ("", "float32", "float16", "int8", "int8_float16")
+FIXED = "fixed"  # in a dataclass field's metadata: its default is the only value that is allowed
 
 # field -> (is it allowed?, what is), for values of the right type
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -29,7 +31,8 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "channel_order": (lambda x: x in CHANNEL_ORDERS, " or ".join(CHANNEL_ORDERS)),
     "mean": (lambda x: len(x) == 3, "three numbers"),
     "std": (lambda x: len(x) == 3 and min(x) > 0, "three numbers above 0"),
-    "resize": (lambda x: x == "stretch", "stretch"),
+    "precision": (lambda x: x in PRECISIONS, ", ".join(PRECISIONS[1:])),
+    "calibration_images": (lambda x: x >= 0, "0 or more"),
 }
 
 
@@ -44,6 +47,7 @@ def check_fields(cls: type, values: dict[str, Any], source: str) -> None:
         ValueError: naming the field, its value, and what is allowed.
     """
     hints = typing.get_type_hints(cls)
+    fixed = {x.name: x.default for x in dataclasses.fields(cls) if FIXED in x.metadata}
     for name, value in values.items():
         if not _fits(value, hints[name]):
             words = getattr(hints[name], "__name__", "")
@@ -53,6 +57,8 @@ def check_fields(cls: type, values: dict[str, Any], source: str) -> None:
             allowed, words = _LIMITS[name]
             if not allowed(value):
                 raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {words}")
+        if value != fixed.get(name, value):
+            raise ValueError(f"metadata of {source} has {name} {value!r}; allowed: {fixed[name]}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -85,7 +91,7 @@ def check_outputs(
         ValueError: naming what was found, and what the metadata asks for.
     """
     found = [tuple(x.shape) for x in outputs]
-    expected = _expected_shapes(metadata, count, size)
+    expected = expected_shapes(metadata, count, size)
     if metadata.kind == "end2end" and len(found) == 3 and len(found[0]) > 0:
         expected = [(found[0][0], *shape[1:]) for shape in expected]  # K is free
     if found != expected:
@@ -103,7 +109,9 @@ def check_outputs(
         )
 
 
-def _expected_shapes(metadata: Any, count: int, size: Sequence[int]) -> list[tuple[int, ...]]:
+def expected_shapes(metadata: Any, count: int, size: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the outputs for ``count`` images of (height, width), those of ncnn joined to one,
+    and with no detection for an end2end file."""
     height, width = size
     priors = sum(-(-height // stride) * -(-width // stride) for stride in metadata.strides)
     classes = len(metadata.class_names)

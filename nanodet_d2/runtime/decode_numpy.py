@@ -1,7 +1,8 @@
 """Raw output to detections in NumPy alone: the file to port to a device.
 
 It needs four facts, all of them in the json beside an exported file: ``strides``, ``reg_max``,
-``input.height`` and ``input.width``. The steps:
+``input.height`` and ``input.width``; whether a port does the same, ``nanodet-d2 check`` tells. The
+steps:
 
 1. Priors: level by level, finest first, each of ``ceil(H / stride) x ceil(W / stride)`` cells, row
    by row. The prior of column i and row j lies at pixel ``(i * stride, j * stride)``: no half cell.
@@ -10,8 +11,9 @@ It needs four facts, all of them in the json beside an exported file: ``strides`
    by the softmax of its logits, times the stride (Li et al. 2020, "Generalized Focal Loss").
 3. Every (prior, class) pair whose score is above the threshold is a candidate. Best first, of equal
    ones the first in order of priors and classes, each is kept that overlaps no better *kept* one of
-   its class by more than the IoU threshold. It ends when as many are kept as are wanted. An empty
-   box overlaps nothing; it counts among those, and is no detection.
+   its class by more than the IoU threshold; one that is not kept suppresses nothing. It ends when
+   as many are kept, of all classes together, as are wanted. An empty box overlaps nothing; it
+   counts among those, and is dropped afterwards.
 4. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
    image, which was stretched.
 
@@ -63,12 +65,19 @@ def select(
     Returns:
         boxes (K, 4), scores (K,) and classes (K,) int64, best first.
     """
+    boxes, scores, classes = candidates(scores, boxes, score_threshold)
+    kept = suppress(boxes, classes, nms_threshold, max_detections)
+    return boxes[kept], scores[kept], classes[kept]
+
+
+def candidates(
+    scores: np.ndarray, boxes: np.ndarray, score_threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What NMS chooses from: boxes (K, 4), scores (K,) and classes (K,) int64, best first."""
     priors, classes = np.nonzero(scores > score_threshold)
     scores = scores[priors, classes]
     order = np.argsort(-scores, kind="stable")
-    scores, boxes, classes = scores[order], boxes[priors[order]], classes[order]
-    kept = suppress(boxes, classes, nms_threshold, max_detections)
-    return boxes[kept], scores[kept], classes[kept]
+    return boxes[priors[order]], scores[order], classes[order]
 
 
 def suppress(

@@ -60,9 +60,9 @@ def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, cap
 
     content = json.loads((output / "runtimes.json").read_text())
     (model,) = content["models"]
-    assert (model["file"], model["backend"]) == ("demo_shapes.torchscript.pt", "torchscript")
+    assert (model["file"], model["backend"]) == ("demo_shapes_64x96.torchscript.pt", "torchscript")
     assert (model["kind"], model["input"]) == ("raw", [64, 96])
-    assert model["bytes"] == (exported / "demo_shapes.torchscript.pt").stat().st_size
+    assert model["bytes"] == (exported / "demo_shapes_64x96.torchscript.pt").stat().st_size
     assert model["AP"] == 0  # untrained: nothing reaches the score threshold
     latency = model["latency"]["1"]
     for part in ("network", "total"):
@@ -73,14 +73,14 @@ def test_a_folder_is_measured_and_scored(exported, shapes, tmp_path, caplog, cap
         "broken.torchscript.pt", "other.param"
     ]  # fmt: skip
     assert "Left out: other.param: " in caplog.text
-    assert "| demo_shapes.torchscript.pt | torchscript | raw |" in capsys.readouterr().out
+    assert "| demo_shapes_64x96.torchscript.pt | torchscript | raw |" in capsys.readouterr().out
     assert cv2.imread(str(output / "runtimes.png")).shape[2] == 3
 
 
 def test_a_model_of_other_origin_runs_beside_ours(shared, exported, tmp_path):
     pytest.importorskip("ncnn")
     names = [str(i) for i in range(80)]
-    described = json.loads((exported / "demo_shapes.torchscript.json").read_text())
+    described = json.loads((exported / "demo_shapes_64x96.torchscript.json").read_text())
     described.update(class_names=names, outputs=["cls8", "dis8"])
     described["input"].update(height=416, width=416)
     (tmp_path / "official.json").write_text(json.dumps(described))
@@ -185,8 +185,8 @@ def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog, capsys):
     assert "Left out: a.onnx" in caplog.text
     missing = refused(str(exported), "--other", "none.param", "none.json")
     assert "none.param not found" in missing
-    script = exported / "demo_shapes.torchscript.pt"
-    described = exported / "demo_shapes.torchscript.json"
+    script = exported / "demo_shapes_64x96.torchscript.pt"
+    described = exported / "demo_shapes_64x96.torchscript.json"
     twice = refused(str(exported), "--other", str(script), str(described))
-    assert "more than one model is called demo_shapes.torchscript.pt" in twice
+    assert "more than one model is called demo_shapes_64x96.torchscript.pt" in twice
     assert "--data and --images belong together" in refused(str(exported), "--data", "a.json")

@@ -14,8 +14,8 @@ from nanodet_d2.cli.verb import Outcome, load_verbs
 from nanodet_d2.export.verify import Mismatch
 
 VERBS = [
-    *("benchmark", "convert", "data", "doctor", "env", "eval"),
-    *("export", "info", "predict", "train", "zoo"),
+    *("benchmark", "check", "convert", "data", "doctor", "env", "eval"),
+    *("export", "info", "kit", "predict", "train", "zoo"),
 ]
 
 

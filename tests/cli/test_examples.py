@@ -63,6 +63,9 @@ def files(tmp_path_factory) -> Path:
         (exported,) = Path("output/export").glob("*.onnx")
         for end in ("", ".json"):
             shutil.copy(f"{exported}{end}", f"model.onnx{end}")
+        assert cli.main(["kit", "model.onnx"]) == 0
+        shutil.copytree("model_onnx_kit", "my_port")
+        Path("my_port/expected.json").rename("my_port/result.json")
         for name in ("nanodet-plus-m-320", "nanodet-plus-m-416"):  # in place of the official ones
             torch.save({"model": zoo.get(name).state_dict()}, f"weights/{zoo.entry(name).files[1]}")
         shutil.copy("weights/nanodet-plus-m_416.pth", "nanodet-plus-m_416.ckpt")

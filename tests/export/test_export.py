@@ -303,6 +303,6 @@ def test_the_command(small_models, tmp_path, capsys):
     arguments = ["export", recipe.config, "--weights", recipe.checkpoint]
     arguments += ["--output", str(tmp_path), "--input-size", "96", "64"]
     assert cli.main([*arguments, "--format", "torchscript", *recipe.overrides]) == 0
-    assert (tmp_path / f"{SMALL[:-3]}.torchscript.pt").is_file()
-    assert f"{SMALL[:-3]}.torchscript.pt" in capsys.readouterr().out
+    assert (tmp_path / f"{SMALL[:-3]}_96x64.torchscript.pt").is_file()
+    assert f"{SMALL[:-3]}_96x64.torchscript.pt" in capsys.readouterr().out
     assert cli.main([*arguments, "--format", "nothing"]) == 2

@@ -30,7 +30,7 @@ def metadata() -> ExportMetadata:
         max_detections=100,
         versions={"torch": "2"},
         checkpoint_sha256="00",
-    )
+    ).with_outputs(["output"])
 
 
 def test_json_gives_the_same_back(metadata):
@@ -76,6 +76,16 @@ def test_missing_field_of_the_input_is_named(metadata):
         ("input.mean", [1.0, 2.0], "three numbers"),
         ("input.std", [1, 1, 0], "three numbers above 0"),
         ("input.resize", "letterbox", "stretch"),
+        ("input.interpolation", "bicubic", "bilinear"),
+        ("input.pixel_offset", 0.5, "0.0"),
+        ("input.position_steps", 16, "32"),
+        ("input.border", 114, "0"),
+        ("input.border", 0.0, "int"),
+        ("prior_offset", 0.5, "0.0"),
+        ("score_form", "logits", "after_sigmoid"),
+        ("nms_scope", "all", "class"),
+        ("precision", "float8", "float32, float16, int8, int8_float16"),
+        ("calibration_images", -1, "0 or more"),
         ("input.size_divisor", 0, "1 or more"),
         ("input.size_divisor", "32", "int"),
     ],
@@ -86,6 +96,31 @@ def test_values_of_another_type_or_range_are_refused(metadata, field, value, all
     place[name] = value
     with pytest.raises(ValueError, match=f"my.onnx has {name} .*; allowed: {allowed}"):
         ExportMetadata.from_json(json.dumps(content), "my.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("axes", "HWC", "input axes 'HWC'; allowed for kind raw: NCHW, NHWC"),
+        ("dtype", "uint8", "input dtype 'uint8'; allowed for kind raw: float32"),
+    ],
+)
+def test_a_form_that_the_kind_does_not_have_is_refused(metadata, name, value, allowed):
+    content = dataclasses.asdict(metadata)
+    content["input"][name] = value
+    with pytest.raises(ValueError, match=f"my.onnx has {allowed}"):
+        ExportMetadata.from_json(json.dumps(content), "my.onnx")
+
+
+def test_axes_of_outputs(metadata):
+    names = ["cls8", "cls16", "dis8", "dis16"]
+    assert metadata.with_outputs(names).output_axes == (
+        "C,H8,W8", "C,H16,W16", "H8,W8,4*(R+1)", "H16,W16,4*(R+1)"
+    )  # fmt: skip
+    assert metadata.output_axes == ("N,P,C+4*(R+1)",)
+    decoded = dataclasses.replace(metadata, kind="decoded").with_outputs(["boxes", "scores"])
+    assert decoded.output_axes == ("N,P,4", "N,P,C")
+    assert metadata.with_outputs(["cls8", "dis8"]).output_axes == ()  # of a file by others
 
 
 def test_a_file_from_before_there_was_a_size_divisor(metadata):

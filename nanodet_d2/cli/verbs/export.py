@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--isolated", action="store_true", help="run converters whose packages do not go with the "
         "project's in environments of their own, made once (litert)")  # fmt: skip
     add("--images", type=Path, nargs="+", default=[], help="pictures, or folders, to verify with")
+    add("--kit", action="store_true", help="write beside each file what ports of its pre- and "
+        "post-processing are checked against")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> Outcome:
         verify=args.verify,
         images=tuple(args.images),
         isolated=args.isolated,
+        kit=args.kit,
     )
     check_job(job)  # before weights are fetched
     loaded = load_model(

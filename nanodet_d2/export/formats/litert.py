@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nanodet_d2.runtime.backends.litert import METADATA_FILE, LiteRt
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import CHANNELS_LAST, ExportMetadata
 
 from ..isolated import Environment, litert, run_in
 from .base import Format, Material
@@ -63,6 +64,10 @@ class LiteRtFormat(Format):
     packages = ("litert_torch",)
     environment = ENVIRONMENT
     options = ("fp16",)
+
+    def describe(self, metadata: ExportMetadata) -> ExportMetadata:
+        turned = dataclasses.replace(metadata.input, axes=CHANNELS_LAST)
+        return dataclasses.replace(metadata, input=turned)
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool

@@ -28,9 +28,8 @@ class TensorRtFormat(Format):
     def describe(self, metadata: ExportMetadata) -> ExportMetadata:
         """What the graph is before the plugin, of pixels as they are."""
         pixels = dataclasses.replace(metadata.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        return dataclasses.replace(
-            metadata, kind="decoded", outputs=self.outputs("decoded", ()), input=pixels
-        )
+        before = dataclasses.replace(metadata, kind="decoded", input=pixels)
+        return before.with_outputs(self.outputs("decoded", ()))
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool

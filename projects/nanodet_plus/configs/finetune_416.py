@@ -10,7 +10,7 @@ _warp.stretch = ((0.95, 1.05), (0.95, 1.05))
 _warp.translate = 0.05
 model.freeze_norm = True  # released weights have theirs folded
 model.aux_head = None  # released weights have none, and it would learn for longer than this takes
-optimizer.lr = 1e-3
+optimizer.lr = 5e-4
 lr_multiplier.warmup_iters = 50  # a tenth of the steps where that is less
 train.init_checkpoint = "nanodet-plus-m-416"
 train.minutes = 10
@@ -18,6 +18,6 @@ train.early_stop_patience = 5  # of ten evaluations
 train.log_period = 50
 train.ema.settings.window = 0.1  # the last tenth
 # Where the classes are those of the weights, which then forget less of what they were made for.
-train.same_classes_lr_factor = 0.1
+train.same_classes_lr_factor = 0.2
 train.ema.settings.start_share = 0.5
 train.output_dir = "./output/finetune_416"
