@@ -47,6 +47,10 @@ OPTIONAL = {
     "nncf": ("nncf",),
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
+    "MNN": ("MNN",),
+    "coremltools": ("coremltools",),
+    "executorch": ("executorch",),
+    "ai_edge_litert": ("ai-edge-litert",),
 }
 _SIZE = 64  # of the self-check's images, pixels
 _COMPARED = 5  # best detections

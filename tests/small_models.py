@@ -39,7 +39,28 @@ def require_format(name: str) -> None:
     """Skip where files of a format cannot be written and run, if there is such a format."""
     if name not in formats():
         return
-    require(*find_format(name).packages, find_format(name).backend.needs())
+    packages = find_format(name).packages
+    missing = [x for x in packages if importlib.util.find_spec(x) is None]
+    if missing and formats()[name].environment and not isolated(name):
+        command = f"nanodet-d2 export MODEL --format {name} --isolated"
+        pytest.skip(f"{missing[0]} is not there: {command}")
+    if not isolated(name):
+        require(*packages)
+    require(find_format(name).backend.needs())
+
+
+def isolated(name: str) -> bool:
+    """Whether a format's converter has its environment on this machine; tests make none."""
+    environment = formats()[name].environment if name in formats() else None
+    return environment is not None and environment.ready
+
+
+# All formats; those whose converter takes a minute are marked slow.
+SLOW_FORMATS = ("coreml", "executorch", "litert")
+FORMAT_CASES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_FORMATS else [])
+    for name in formats()
+]
 
 
 def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -138,7 +159,7 @@ class SmallModels:
         folder = self.folder / f"{format}_{kind}_{dynamic}"
         folder.mkdir()
         loaded = self.loaded()
-        job = Job((format,), folder, kind=kind, dynamic=dynamic)
+        job = Job((format,), folder, kind=kind, dynamic=dynamic, isolated=isolated(format))
         path = job.path("small", format)
         Products(loaded.model, loaded.metadata, job).write(format, path)
         return path

@@ -99,7 +99,7 @@ def test_users_are_told_which_files_are_programs(capsys):
 def test_what_is_refused(small_models):
     path = small_models.file("torchscript")
     with pytest.raises(ValueError, match="known names"):
-        Detector("model.tflite")
+        Detector("model.keras")
     with pytest.raises(ValueError, match="is a config and needs weights"):
         Detector(CONFIGS / SMALL)
     with pytest.raises(ValueError, match="has its own weights"):

@@ -32,8 +32,7 @@ class Model:
     def size(self) -> int:
         """Bytes of the model and its weights; of PyTorch's, of the checkpoint if it is a file."""
         if self.weights is None and _is_exported(self.path):
-            files = backend_of(self.path).files(self.path)[:-1]  # the last is the json
-            return sum(x.stat().st_size for x in files)
+            return backend_of(self.path).size(self.path)
         checkpoint = Path(self.weights or self.path)
         return checkpoint.stat().st_size if checkpoint.is_file() else 0
 

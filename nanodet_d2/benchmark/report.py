@@ -12,7 +12,19 @@ import matplotlib.figure
 
 from .models import Model
 
-COLORS = {"onnxruntime": "C0", "openvino": "C1", "ncnn": "C2", "torchscript": "C3", "pytorch": "C4"}
+COLORS = {
+    "onnxruntime": "C0",
+    "openvino": "C1",
+    "ncnn": "C2",
+    "torchscript": "C3",
+    "pytorch": "C4",
+    "MNN": "C5",
+    "litert": "C6",
+    "executorch": "C7",
+    "onnxruntime before the plugin": "C8",
+    "coreml": "C9",
+    "torch in place of coreml": "C9",
+}
 MARKERS = "osD^v<>pXP*hd8"
 
 

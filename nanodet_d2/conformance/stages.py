@@ -2,7 +2,7 @@
 
 Letters: P priors, C classes, R reg_max, H, W input, K rows. The stages' arrays:
 
-- ``tensor`` (3, H, W): the network's input for the picture.
+- ``tensor`` (3, H, W): the network's input for the picture, also of a file with channels last.
 - ``raw`` (P, C + 4 * (R + 1)): scores and box logits; of a decoded file (P, C + 4): scores and
   boxes.
 - ``candidates``, ``kept`` (K, 6): ``x0, y0, x1, y1, score, class``, best first, in pixels of the

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from nanodet_d2.runtime.backends import require_packages
 
 from .calibration import DEFAULT_COUNT
-from .formats import find_format, formats
+from .formats import Format, find_format, formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Job:
         eval_json, eval_images: a data set to score ``int8`` with, before and after.
         verify: compare with PyTorch.
         images: pictures or folders to verify with; drawn ones if empty.
+        isolated: converters that have an environment of their own run there.
         kit: write the conformance kit of each file beside it.
     """
 
@@ -40,6 +43,7 @@ class Job:
     eval_images: Path | None = None
     verify: bool = True
     images: tuple[Path, ...] = ()
+    isolated: bool = False
     kit: bool = False
 
     @property
@@ -92,7 +96,22 @@ def check_job(job: Job) -> None:
         raise ValueError(f"--calibration-count {job.calibration_count}; allowed: 1 or more")
     if bool(job.eval_json) != bool(job.eval_images):
         raise ValueError("--eval-json and --eval-images go together")
-    packages = [name for x in wanted for name in x.packages]
+    _check_isolation(job, wanted)
+    packages = [name for x in wanted for name in x.packages if not (job.isolated and x.environment)]
     packages += [name for x in wanted for name in x.quantizers if job.int8]
     packages += [x.backend.needs() for x in wanted if job.verify]
     require_packages(dict.fromkeys(packages), "this export")
+
+
+def _check_isolation(job: Job, wanted: Sequence[Format]) -> None:
+    able = ", ".join(name for name, x in formats().items() if x.environment)
+    if job.isolated and not any(x.environment for x in wanted):
+        raise ValueError(f"--isolated is not there for {', '.join(job.formats)}; allowed: {able}")
+    for x in () if job.isolated else wanted:
+        missing = [name for name in x.packages if importlib.util.find_spec(name) is None]
+        if x.environment and missing:
+            raise ImportError(
+                f"--format {x.backend.format} needs {', '.join(missing)}, not installed here: add "
+                f"--isolated, and it is installed once apart from here, "
+                f"{x.environment.gigabytes} GB in {x.environment.folder}"
+            )

@@ -25,6 +25,7 @@ from .preparation import check_preparation
 
 VERSIONED = (
     "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
+    "MNN", "ai-edge-litert", "executorch", "coremltools",
 )  # fmt: skip
 
 

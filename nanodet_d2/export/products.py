@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.runtime.metadata import ExportMetadata, input_form
@@ -42,8 +45,10 @@ class Products:
         calibration: Sequence[Path] = (),
     ):
         self.model, self.metadata, self.job = model, metadata, job
+        self.isolated = job.isolated
         self._calibration = calibration
-        self._onnx_network: Any = None
+        self._onnx_networks: dict[str, Any] = {}
+        self._programs: dict[str, ExportedProgram] = {}
 
     def write(self, format: str, path: Path, *, int8: bool | None = None) -> None:
         """Write the job's file of one format, and the json beside it.
@@ -73,19 +78,29 @@ class Products:
             calibration_images=len(pictures),
             calibration_sha256=hash_names(pictures) if pictures else "",
         )
-        return file.with_outputs(find_format(format).outputs(kind, self.metadata.strides))
+        writer = find_format(format)
+        return writer.describe(file.with_outputs(writer.outputs(kind, self.metadata.strides)))
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
         return export_network(self.model, kind)
 
+    def program(self, metadata: ExportMetadata) -> ExportedProgram:
+        """The network of a kind, raw or decoded, with its operators and shapes."""
+        kind, x = metadata.kind, metadata.input
+        if kind not in self._programs:
+            example = torch.zeros(1, 3, x.height, x.width)
+            self._programs[kind] = torch.export.export(self.network(kind), (example,))
+        return self._programs[kind]
+
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
-        """The ``onnx.ModelProto`` of the job's kind."""
+        """An ``onnx.ModelProto`` of a kind, to do with as one likes."""
         end2end = metadata.kind == "end2end"
         kind = "decoded" if end2end else metadata.kind
-        if self._onnx_network is None:
-            self._onnx_network = network_to_onnx(self.network(kind), metadata, OUTPUTS[kind])
-        model = self._onnx_network
+        if kind not in self._onnx_networks:
+            network = network_to_onnx(self.network(kind), metadata, OUTPUTS[kind])
+            self._onnx_networks[kind] = network
+        model = copy.deepcopy(self._onnx_networks[kind])
         if int8:
             samples = self.samples(dataclasses.replace(metadata, kind=kind))
             model = quantize_onnx(model, samples, DATA)

@@ -42,8 +42,7 @@ class Written:
     @property
     def size(self) -> int:
         """Bytes of the model and its weights."""
-        files = backend_of(self.path).files(self.path)
-        return sum(path.stat().st_size for path in files if path.suffix != ".json")
+        return backend_of(self.path).size(self.path)
 
     def facts(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "path": str(self.path), "bytes": self.size}
@@ -122,7 +121,8 @@ def _export_one(
     note = ""
     if job.int8 and job.eval_json:
         note = _average_precisions(job, format, products, path)
-    return Written(path, job.kind, differences, note, time.perf_counter() - start)
+    kind = products.describe(format).kind
+    return Written(path, kind, differences, note, time.perf_counter() - start)
 
 
 def _verify(job: Job, path: Path, references: Sequence[Expected]) -> list[Difference]:

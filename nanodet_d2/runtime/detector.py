@@ -28,8 +28,8 @@ class Detector:
     are read without running anything they contain.
 
     Args:
-        path: "x.onnx", "x.xml", "x.ncnn.param" or "x.torchscript.pt", with its metadata inside or
-            beside it.
+        path: "x.onnx", "x.xml", "x.ncnn.param" or another name that a backend knows, with its
+            metadata inside or beside it.
         num_threads: of the engine, 1 or more; its own choice if None. torch, which runs TorchScript
             files, has one number for all that a thread does: it is set for each call and restored
             afterwards. Threads that first use torch during a call start with it.

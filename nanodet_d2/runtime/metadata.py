@@ -16,6 +16,7 @@ from .checks import FIXED, check_fields
 FORMAT_VERSION = 1
 METADATA_KEY = "nanodet_d2"  # the entry inside a file
 KINDS = ("raw", "decoded", "end2end")
+CHANNELS_LAST = "NHWC"
 
 
 def _fixed(value: Any) -> Any:
@@ -35,7 +36,7 @@ class InputDescription:
         mean, std: per channel in that order, of values in [0, 255].
         resize: "stretch" to (height, width), with no regard to the image's proportions.
         size_divisor: what height and width are multiples of, where they are free.
-        axes: "NCHW", or "HWC" of an image.
+        axes: "NCHW", or "NHWC" where programs have images so (LiteRT), or "HWC" of an image.
         dtype: "float32", or "uint8" of an image.
         interpolation: between the four pixels around a position.
         pixel_offset: of a pixel's place from its index. With 0 output pixel i lies at i * input
@@ -183,11 +184,12 @@ class ExportMetadata:
             raise ValueError(
                 f"metadata of {source} has kind {fields['kind']!r}; allowed: {', '.join(KINDS)}"
             )
-        for name, allowed in (("axes", axes), ("dtype", dtype)):
-            if described[name] != allowed:
+        orders = (axes,) if fields["kind"] == "end2end" else (axes, CHANNELS_LAST)
+        for name, allowed in (("axes", orders), ("dtype", (dtype,))):
+            if described[name] not in allowed:
                 raise ValueError(
                     f"metadata of {source} has input {name} {described[name]!r}; allowed for kind "
-                    f"{fields['kind']}: {allowed}"
+                    f"{fields['kind']}: {', '.join(allowed)}"
                 )
         found = cls(**fields)
         return found.with_outputs(found.outputs)
@@ -212,7 +214,7 @@ class ExportMetadata:
 
 
 def input_form(kind: str) -> tuple[str, str]:
-    """Axes and type of a kind's input."""
+    """Axes and type of a kind's input; some formats have it with the channels last."""
     return ("HWC", "uint8") if kind == "end2end" else ("NCHW", "float32")
 
 

@@ -9,7 +9,7 @@ import pytest
 from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export.job import Job
 from nanodet_d2.export.loading import LoadedModel
-from tests.small_models import SMALL, require_format
+from tests.small_models import SMALL, isolated, require_format
 
 
 @pytest.fixture
@@ -31,6 +31,8 @@ def make_job(tmp_path, small_models):
         loaded = small_models.loaded(
             config=config, names=names, size=size, overrides=tuple(overrides)
         )
-        return loaded, Job(formats=tuple(formats), output=tmp_path / "exported", **options)
+        apart = any(map(isolated, formats))
+        folder = tmp_path / "exported"
+        return loaded, Job(formats=tuple(formats), output=folder, isolated=apart, **options)
 
     return make

@@ -23,7 +23,7 @@ from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of, open_backend
 from nanodet_d2.runtime.metadata import read_metadata
 from nanodet_d2.runtime.preprocess import stretch
-from tests.small_models import SMALL, require
+from tests.small_models import FORMAT_CASES, SMALL, isolated, require
 
 FORMATS = tuple(formats())
 TIMM = "nanodet_plus_timm_mobilenetv3_320.py"
@@ -40,6 +40,10 @@ CASES = {
 
 def suffix(format: str) -> str:
     return find_format(format).backend.suffix
+
+
+def weights_file(path):
+    return backend_of(path).files(path)[-2]  # the last is the json
 
 
 def metadata_of(path):
@@ -61,7 +65,7 @@ def check(written, loaded, job):
         assert len(metadata.checkpoint_sha256) == 64
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FORMAT_CASES)
 def test_raw(make_job, format):
     loaded, job = make_job(formats=[format])
     (written,) = export(loaded, job)
@@ -73,7 +77,8 @@ def test_raw(make_job, format):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_matrix(make_job, case):
-    loaded, job = make_job(formats=FORMATS, **CASES[case])
+    ordinary = [x for x in FORMATS if not find_format(x).environment or isolated(x)]
+    loaded, job = make_job(formats=ordinary, **CASES[case])
     written = export(loaded, job)
     check(written, loaded, job)
     metadata = metadata_of(written[0].path)
@@ -100,7 +105,7 @@ def test_kinds_of_one_network(make_job, kind):
 
 
 @pytest.mark.parametrize(
-    "formats", [["torchscript"], pytest.param(["onnx", "openvino"], marks=pytest.mark.slow)]
+    "formats", [["torchscript"], pytest.param(["onnx", "openvino", "mnn"], marks=pytest.mark.slow)]
 )
 def test_dynamic_sizes_and_batches(make_job, formats):
     written = export(*make_job(formats=formats, dynamic=True))
@@ -119,12 +124,28 @@ def test_dynamic_sizes_and_batches(make_job, formats):
             Detector(x.path, input_size=(160, 130))  # not when it runs
 
 
-def test_fp16_halves_the_file(make_job, small_models):
-    full = small_models.file("ncnn")
-    half = export(*make_job(formats=["ncnn"], fp16=True))[0].path
-    sizes = [len(open(str(x).replace(".param", ".bin"), "rb").read()) for x in (full, half)]
-    assert half.name.endswith("_fp16.ncnn.param")
+@pytest.mark.parametrize("format", ["ncnn", "mnn"])
+def test_fp16_halves_the_file(make_job, small_models, format):
+    full = small_models.file(format)
+    half = export(*make_job(formats=[format], fp16=True))[0].path
+    sizes = [weights_file(x).stat().st_size for x in (full, half)]
+    assert half.name.endswith("_fp16" + suffix(format))
     assert sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.slow
+def test_litert_takes_images_as_phones_have_them(make_job):
+    full, half = (
+        export(*make_job(formats=["litert"], fp16=fp16))[0].path for fp16 in (False, True)
+    )
+    assert half.name.endswith("_fp16.tflite")
+    assert half.stat().st_size < 0.65 * full.stat().st_size
+    for path in (full, half):
+        interpreter = open_backend(path).interpreter
+        signature = {"inputs": ["data"], "outputs": ["output"]}
+        assert interpreter.get_signature_list() == {"serving_default": signature}
+        (given,) = interpreter.get_input_details()
+        assert given["shape"].tolist() == [1, 96, 64, 3]
 
 
 def test_ncnn_has_the_official_blobs(make_job):
@@ -208,9 +229,12 @@ def test_no_verify_says_so(make_job, caplog):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(formats=["tflite"]), "unknown format tflite; known: ncnn, onnx, openvino, torch"),
-        (dict(kind="end2end"), "end2end is not there for torchscript; allowed: onnx, openvino"),
-        (dict(fp16=True), "--fp16 is not there for torchscript; allowed: ncnn, openvino"),
+        (
+            dict(formats=["keras"]),
+            "unknown format keras; known: .*mnn, ncnn, onnx, openvino, torch",
+        ),
+        (dict(kind="end2end"), "end2end is not there for torchscript; allowed: .*onnx, openvino"),
+        (dict(fp16=True), "--fp16 is not there for torchscript; allowed: .*mnn, ncnn, openvino"),
     ],
 )
 def test_what_is_refused(make_job, options, message):

@@ -16,7 +16,8 @@ from nanodet_d2.export.verify import FP32, verify
 from nanodet_d2.runtime import Detections, Detector
 from nanodet_d2.runtime.backends import backend_of, backends, open_backend
 from nanodet_d2.runtime.images import load_image
-from tests.small_models import CONFIGS
+from tests.blocking import run_without
+from tests.small_models import CONFIGS, FORMAT_CASES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def picture() -> np.ndarray:
     return draw_picture(0, "val", 0, 120)[0][:100]
 
 
-@pytest.mark.parametrize("format", sorted(backends()))
+@pytest.mark.parametrize("format", FORMAT_CASES)
 def test_detections_are_those_of_the_model(small_models, picture, format):
     loaded, path = small_models.loaded(), small_models.file(format)
     expected = Expected(loaded.model, loaded.metadata, [picture])
@@ -147,7 +148,7 @@ def test_users_are_told_which_files_are_programs():
 def test_what_is_refused(exported, tmp_path):
     path = exported[1]
     with pytest.raises(ValueError, match="known names"):
-        Detector("model.tflite")
+        Detector("model.keras")
     with pytest.raises(ValueError, match="config.py is no exported file"):
         Detector("config.py")
     with pytest.raises(FileNotFoundError, match="absent.torchscript.pt not found"):
@@ -182,6 +183,45 @@ def test_an_engine_that_is_not_installed_is_named(small_models, monkeypatch):
         ImportError, match="small.onnx needs onnxruntime, .*pip install onnxruntime"
     ):
         Detector(path)
+
+
+def test_an_mnn_file_is_run_in_silence(small_models, picture, capfd):
+    """Standard output belongs to the command, and MNN greets there when it is imported."""
+    path = small_models.file("mnn")
+    Detector(path)(picture)
+    program = f"from nanodet_d2.runtime import Detector; Detector({str(path)!r}); print('mine')"
+    done = run_without((), program)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_executorch_files_with_different_threads_take_turns(small_models, picture, tmp_path):
+    """Their number is one of the process, and changing it leaves loaded methods without any."""
+    path = small_models.file("executorch")
+    detectors = [Detector(path, num_threads=count) for count in (1, 2, None)]
+    expected = detectors[0].raw(picture)["output"]
+    for _ in range(3):
+        for detector in detectors:
+            np.testing.assert_allclose(detector.raw(picture)["output"], expected, atol=1e-4)
+    pool = detectors[0]._backend._pool
+    detectors[0](picture)
+    assert pool._threadpool_get_thread_count() == 1
+    detectors[1](picture)
+    assert pool._threadpool_get_thread_count() == 2
+    damaged = tmp_path / "damaged.pte"
+    damaged.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="executorch cannot load .*damaged.pte"):
+        Detector(damaged)
+
+
+def test_a_damaged_mnn_file_is_refused(small_models, tmp_path):
+    content = small_models.file("mnn").read_bytes()
+    damaged = tmp_path / "damaged.mnn"
+    for part in (content[: len(content) // 2], b""):
+        damaged.write_bytes(part)
+        with pytest.raises(ValueError, match="MNN cannot load .*damaged.mnn"):
+            Detector(damaged)
 
 
 def test_the_official_ncnn_model(shared, tmp_path):

@@ -101,7 +101,7 @@ def test_values_of_another_type_or_range_are_refused(metadata, field, value, all
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("axes", "HWC", "input axes 'HWC'; allowed for kind raw: NCHW"),
+        ("axes", "HWC", "input axes 'HWC'; allowed for kind raw: NCHW, NHWC"),
         ("dtype", "uint8", "input dtype 'uint8'; allowed for kind raw: float32"),
     ],
 )
@@ -222,6 +222,11 @@ def test_no_metadata_is_refused_with_what_is_missing(tmp_path):
         ("onnx", "m.onnx", "m.onnx.json"),
         ("openvino", "m.xml", "m.openvino.json"),
         ("ncnn", "m.ncnn.param", "m.ncnn.json"),
+        ("mnn", "m.mnn", "m.mnn.json"),
+        ("litert", "m.tflite", "m.litert.json"),
+        ("coreml", "m.mlpackage", "m.coreml.json"),
+        ("tensorrt", "m.tensorrt.onnx", "m.tensorrt.json"),
+        ("executorch", "m.pte", "m.executorch.json"),
         ("torchscript", "m.torchscript.pt", "m.torchscript.json"),
     ],
 )
@@ -242,5 +247,5 @@ def test_names_tell_kind_and_variant(tmp_path):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"model.tflite.*\*\.ncnn\.param, \*\.onnx, \*\.xml"):
-        backend_of("model.tflite")
+    with pytest.raises(ValueError, match=r"model.keras.*\*\.ncnn\.param, \*\.onnx, \*\.xml"):
+        backend_of("model.keras")

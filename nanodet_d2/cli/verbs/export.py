@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eval-json", type=Path, help="COCO file to score --int8 with, before and after")
     add("--eval-images", type=Path, metavar="FOLDER", help="the pictures of --eval-json")
     add("--no-verify", dest="verify", action="store_false", help="do not compare with PyTorch")
+    add("--isolated", action="store_true", help="run converters whose packages do not go with the "
+        "project's in environments of their own, made once (litert)")  # fmt: skip
     add("--images", type=Path, nargs="+", default=[], help="pictures, or folders, to verify with")
     add("--kit", action="store_true", help="write beside each file what ports of its pre- and "
         "post-processing are checked against")  # fmt: skip
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> Outcome:
         eval_images=args.eval_images,
         verify=args.verify,
         images=tuple(args.images),
+        isolated=args.isolated,
         kit=args.kit,
     )
     check_job(job)  # before weights are fetched

@@ -18,7 +18,9 @@ def formats() -> dict[str, Format]:
     for name in sorted(x.name for x in pkgutil.iter_modules(__path__)):
         module = importlib.import_module(f"{__name__}.{name}")
         for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, Format) and kind is not Format:
+            if not isinstance(kind, type) or kind.__module__ != module.__name__:
+                continue  # what a module imports is another's
+            if issubclass(kind, Format) and kind is not Format:
                 found[kind.backend.format] = kind()
     return found
 
@@ -34,8 +36,13 @@ def table() -> str:
     """The formats, what each can do, and what it needs, for a terminal."""
     rows = [("format", "files", "beyond raw float32", "written by")]
     rows += [
-        (name, f"*{x.backend.suffix}", ", ".join(x.options), ", ".join(x.packages) or "torch")
+        (name, f"*{x.backend.suffix}", ", ".join(x.options), _writers(x))
         for name, x in formats().items()
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def _writers(format: Format) -> str:
+    isolated = " (with --isolated)" if format.environment else ""
+    return (", ".join(format.packages) or "torch") + isolated

@@ -8,9 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import nn
+from torch.export import ExportedProgram
 
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.metadata import ExportMetadata
+
+from ..isolated import Environment
 
 OUTPUTS = {
     "raw": ("output",),
@@ -20,13 +23,24 @@ OUTPUTS = {
 
 
 class Material(Protocol):
-    """What files are written from, made when it is asked for; ``Products`` is it."""
+    """What files are written from, made when it is asked for; ``Products`` is it.
+
+    Attributes:
+        isolated: whether converters run in environments of their own.
+        metadata: of the model.
+    """
+
+    isolated: bool
+    metadata: ExportMetadata
 
     def network(self, kind: str) -> nn.Module:
         """The network "raw", "split" or "decoded"."""
 
+    def program(self, metadata: ExportMetadata) -> ExportedProgram:
+        """The network of a file's kind, with its operators and shapes."""
+
     def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
-        """The ``onnx.ModelProto`` of a file's kind."""
+        """An ``onnx.ModelProto`` of a file's kind, to do with as one likes."""
 
     def samples(self, metadata: ExportMetadata) -> Sequence[np.ndarray]:
         """The calibration pictures as inputs of a file, each made when it is asked for."""
@@ -39,6 +53,7 @@ class Format:
         backend: what runs its files; it tells the format's name and the suffix.
         packages: that write it, by the names they are imported by.
         quantizers: those that write it with ``int8``.
+        environment: where ``packages`` are with ``--isolated``, if they do not go with others.
         options: what it can do beyond raw float32 files, of ``kind decoded``, ``kind end2end``,
             ``dynamic``, ``fp16`` and ``int8``.
     """
@@ -46,11 +61,16 @@ class Format:
     backend: ClassVar[type[Backend]]
     packages: ClassVar[tuple[str, ...]] = ()
     quantizers: ClassVar[tuple[str, ...]] = ()
+    environment: ClassVar[Environment | None] = None
     options: ClassVar[tuple[str, ...]] = ()
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         """Names of the output tensors."""
         return OUTPUTS[kind]
+
+    def describe(self, metadata: ExportMetadata) -> ExportMetadata:
+        """Metadata of a file, where they differ from those of the kind that is asked for."""
+        return metadata
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool

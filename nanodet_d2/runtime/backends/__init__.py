@@ -34,9 +34,9 @@ def backend_of(path: str | Path) -> type[Backend]:
     Raises:
         ValueError: for another name; the message lists the known ones.
     """
-    for backend in backends().values():
-        if backend.stem(path) is not None:
-            return backend
+    able = [backend for backend in backends().values() if backend.stem(path) is not None]
+    if able:  # of ".onnx" and ".tensorrt.onnx" the longer one
+        return min(able, key=lambda backend: len(str(backend.stem(path))))
     known = ", ".join(f"*{backend.suffix}" for backend in backends().values())
     raise ValueError(f"{path} is no exported file; known names: {known}")
 
@@ -64,6 +64,6 @@ def open_backend(
         allowed = ", ".join(backend.devices)
         raise ValueError(f"device {device!r} with {backend.name}; allowed: {allowed}")
     require_packages([backend.needs()], f"running {path}")
-    if not Path(path).is_file():
+    if not backend.is_there(path):
         raise FileNotFoundError(f"exported file {path} not found")
     return backend(str(path), num_threads, device or backend.devices[0])

@@ -67,6 +67,16 @@ class Backend:
         weights = [] if cls.weights_suffix is None else [Path(path).with_suffix(cls.weights_suffix)]
         return [Path(path), *weights, cls.metadata_path(path)]
 
+    @classmethod
+    def is_there(cls, path: str | Path) -> bool:
+        """Whether there is such a file, or what is one for this format."""
+        return Path(path).is_file()
+
+    @classmethod
+    def size(cls, path: str | Path) -> int:
+        """Bytes of the model and its weights."""
+        return sum(x.stat().st_size for x in cls.files(path)[:-1])  # the last is the json
+
 
 def require_threads(count: int | None) -> None:
     """Raise ``ValueError`` for a number of threads below 1; None leaves the choice."""

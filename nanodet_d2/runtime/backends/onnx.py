@@ -21,7 +21,7 @@ class OnnxRuntime(Backend):
     suffix = ".onnx"
     devices = tuple(PROVIDERS)
 
-    def __init__(self, path: str, num_threads: int | None, device: str):
+    def __init__(self, path: str | bytes, num_threads: int | None, device: str):
         import onnxruntime
 
         there = onnxruntime.get_available_providers()
