@@ -231,7 +231,7 @@ def test_no_verify_says_so(make_job, caplog):
     [
         (
             dict(formats=["keras"]),
-            "unknown format keras; known: .*mnn, ncnn, onnx, openvino, torch",
+            "unknown format keras; known: .*mnn, ncnn, onnx, openvino, tensorrt, torch",
         ),
         (dict(kind="end2end"), "end2end is not there for torchscript; allowed: .*onnx, openvino"),
         (dict(fp16=True), "--fp16 is not there for torchscript; allowed: .*mnn, ncnn, openvino"),
