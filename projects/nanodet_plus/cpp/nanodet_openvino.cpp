@@ -11,8 +11,10 @@ class OpenVino {
   OpenVino(const std::string& model, const nanodet::Contract& contract, int threads)
       : contract_(contract), input_(ov::element::f32, shape_of(contract)) {
     ov::Core core;
+    // float32 on processors, too, whose matrix units would otherwise compute in bfloat16.
     request_ = core.compile_model(core.read_model(model), "CPU",
                                   ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                                  ov::hint::inference_precision(ov::element::f32),
                                   ov::inference_num_threads(threads))
                    .create_infer_request();
     request_.set_input_tensor(input_);
