@@ -51,7 +51,7 @@ def test_it_passes_the_kit(replay, kits, tmp_path, format, kind):
     report = judge(kit, pictures, tmp_path)
     assert report.same, report.sentence
     assert list(report.checked) == ["tensor", "raw", "boxes"]
-    assert report.checked["raw"] == 0 and report.checked["boxes"] < 1e-3
+    assert max(report.checked.values()) < 1e-3
     assert all(len(x["boxes"]) > 5 for x in pictures.values())
 
 
@@ -80,10 +80,7 @@ def test_pictures_of_any_size(replay, kits, tmp_path, size):
         )
         found = np.fromfile(tmp_path / "picture_0.ppm.tensor.bin", "<f4").reshape(3, 96, 64)
         expected = normalize(stretch(image, 96, 64), x)
-        level = 1 / min(given["std"])
-        different = np.abs(found - expected) > 1e-5
-        # A position halfway between two steps of 1/32 may be rounded to either.
-        assert different.mean() < 0.02 and np.abs(found - expected).max() < 9 * level
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_ties_limits_and_empty_boxes(replay, kits, tmp_path):

@@ -70,15 +70,28 @@ struct Positions {
   static constexpr int steps = 32;
   std::vector<int> first, share;  // index of the first of the two; steps from there to the second
 
-  // Output pixel i lies at i * size / wanted: no half-pixel centres.
-  Positions(int size, int wanted) : first(wanted), share(wanted) {
-    for (int i = 0; i < wanted; ++i) {
-      const auto place = std::llrint(double(steps) * i * size / wanted);  // of two the even one
-      first[i] = int(place / steps);
-      share[i] = int(place % steps);
-    }
+  void add(double place) {
+    const auto rounded = std::llrint(place);  // of two as near to the even one
+    first.push_back(int(rounded / steps));
+    share.push_back(int(rounded % steps));
   }
 };
+
+// Output pixel i lies at i * size / wanted: no half-pixel centres. Where that is halfway between two
+// steps, roundings decide: they are those of OpenCV's warpPerspective, which inverts a matrix by its
+// cofactors and counts columns from the start of their block.
+inline void find_positions(int height, int width, int wanted_height, int wanted_width,
+                           Positions& rows, Positions& columns) {
+  const double scale_x = double(wanted_width) / width, scale_y = double(wanted_height) / height;
+  const double factor = 1 / (scale_x * scale_y);
+  const double unit = Positions::steps / (scale_x * scale_y * factor);
+  const int block = 1024 / std::min(16, wanted_height);
+  for (int i = 0; i < wanted_width; ++i) {
+    const int within = i % block;
+    columns.add((scale_y * factor * (i - within) + scale_y * factor * within) * unit);
+  }
+  for (int j = 0; j < wanted_height; ++j) rows.add(scale_x * factor * j * unit);
+}
 
 // The network's input for a picture: stretched to its size whatever its proportions, bilinear with
 // black beyond the edge, rounded to grey levels; then (level - mean) / std. CHW, or HWC where the
@@ -97,7 +110,8 @@ inline void prepare(const Picture& picture, const Contract& contract, std::vecto
   }
   input.resize(3 * area);
   const std::size_t between = contract.channels_last ? 3 : 1;  // from one pixel to the next
-  const Positions rows(picture.height, height), columns(picture.width, width);
+  Positions rows, columns;
+  find_positions(picture.height, picture.width, height, width, rows, columns);
   // Two rows of the picture, interpolated along x, in 1/32 of a level. A row and a column of black
   // are what lies beyond the edge.
   std::vector<int> upper(3 * width), lower(3 * width);

@@ -34,7 +34,7 @@ class Ncnn {
       ncnn::Mat out;
       if (extractor.extract(name.c_str(), out)) throw nanodet::Error("ncnn has no output " + name);
       outputs_.push_back(out.reshape(out.w * out.h * out.c));  // copies where channels have gaps
-      values.push_back({outputs_.back(), outputs_.back().total()});
+      values.push_back({outputs_.back(), std::size_t(outputs_.back().w)});
     }
     return values;
   }

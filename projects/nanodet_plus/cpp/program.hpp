@@ -82,6 +82,7 @@ inline std::string base_name(const std::string& path) {
 }
 
 inline std::string row_of(const Box& box) {
+  if (!std::isfinite(box.score)) throw Error("the network gives scores that are not finite");
   char text[160];
   std::snprintf(text, sizeof text, "[%.9g, %.9g, %.9g, %.9g, %.9g, %d]", double(box.x0),
                 double(box.y0), double(box.x1), double(box.y1), double(box.score), box.label);
