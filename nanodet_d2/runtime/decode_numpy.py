@@ -18,9 +18,9 @@ steps:
    detection via a multi-region and semantic segmentation-aware CNN model"): a candidate that was
    not kept belongs to the best kept box of its class that overlaps it by more than the IoU
    threshold. Where as many were kept as are wanted, those that come after the last kept one belong
-   to none, as NMS ended before them. A kept box becomes the mean of itself and of its own candidates
-   whose IoU with it is above ``vote_threshold``, all as they were before, weighted by their scores.
-   Its score, class and place in the order stay.
+   to none, as NMS ended before them. A kept box becomes the mean of itself and of its own
+   candidates whose IoU with it is above ``vote_threshold``, all as they were before, weighted by
+   their scores. Its score, class and place in the order stay.
 5. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
    image, which was stretched.
 
