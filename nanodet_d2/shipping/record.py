@@ -16,8 +16,8 @@ _OF_SCORES, _OF_TIMES = ("ap",), ("rounds",)
 
 
 class Record:
-    """Entries by name, each with ``file``, ``bytes``, ``ap`` and ``rounds`` (of milliseconds) as far
-    as they are known.
+    """Entries by name, each with ``file``, ``bytes``, ``ap`` and ``rounds`` (of milliseconds), as
+    far as they are known.
 
     Args:
         path: of the json.

@@ -13,8 +13,8 @@ from ..verb import Outcome
 HELP = "measure every format, precision and input size, and write the smallest file of a budget"
 EXAMPLES = (
     "nanodet-d2 ship model_final.pth --data my/val.json --images my/val --max-ms 8",
-    "nanodet-d2 ship nanodet-plus-m-416 --data my/val.json --images my/val --formats torchscript "
-    "--sizes 320 416 --max-ap-drop 2",
+    "nanodet-d2 ship model_final.pth --data my/val.json --images my/val --calibration photos "
+    "--formats onnx ncnn --sizes 320 416 --max-ap-drop 1",
 )
 TAKES_OVERRIDES = True
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
