@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from .measuring import Measuring
 from .wish import Wish
 
 logger = logging.getLogger(__name__)
+
+CHART = "ship.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +65,21 @@ def ship(load: Load, wish: Wish) -> tuple[str, dict[str, Any], bool]:
         pictures=measuring.picture_count,
     )
     x = verdict.shipped
-    draw(wish.output / "ship.png", measured, budget, shipped=x.name if x else None,
+    draw(wish.output / CHART, measured, budget, shipped=x.name if x else None,
          threads=wish.threads, pictures=measuring.picture_count)  # fmt: skip
     written = _write(measuring.file(x.name), wish) if x else {}
+    noise = verdict.ap_noise
     facts = {
         "shipped": dataclasses.asdict(x) | written if x else None,
         "words": verdict.words,
         "reference_ap": budget.reference_ap,
-        "ap_noise": verdict.ap_noise,
+        "ap_noise": noise if math.isfinite(noise) else None,  # json has no infinity
         "front": [dataclasses.asdict(one) for one in front(ours)],
         "measured": [dataclasses.asdict(one) for one in measured],
         "left_out": measuring.left_out,
-        "chart": str(wish.output / "ship.png"),
+        "chart": str(wish.output / CHART),
     }
-    return _text(facts, measured, budget, verdict, measuring, written), facts, x is not None
+    return _text(measured, budget, verdict, measuring, written), facts, x is not None
 
 
 def choose(
@@ -125,7 +129,6 @@ def _write(source: Path, wish: Wish) -> dict[str, str]:
 
 
 def _text(
-    facts: dict[str, Any],
     measured: Sequence[Measured],
     budget: Budget,
     verdict: Verdict,
@@ -152,7 +155,7 @@ def _text(
             f"{x.noise_ms:.2f} ms, AP {x.ap:.2f}, lost {budget.drop(x):.2f} ± "
             f"{verdict.ap_noise:.2f}; kit: {written['kit']}"
         )
-    lines.append(f"chart: {facts['chart']}")
+    lines.append(f"chart: {measuring.wish.output / CHART}")
     return "\n".join(lines)
 
 

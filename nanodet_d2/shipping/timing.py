@@ -16,8 +16,9 @@ import numpy as np
 from nanodet_d2.benchmark.measure import all_threads, block
 from nanodet_d2.runtime import Detector
 
-PICTURES = 8  # of which each block takes all, so that rounds differ by the machine's noise alone
-WARM_UP = 3  # calls of a block that are not counted: TorchScript compiles during its first ones
+# Each block takes all of them, so that rounds differ by the machine's noise alone: once without
+# being counted (TorchScript compiles, and where pixels go to is found out for each size), then once.
+PICTURES = 8
 
 Open = Callable[[], Detector]
 Rounds = list[list[float]]
@@ -58,5 +59,6 @@ def _time(detector: Detector, images: Sequence[np.ndarray]) -> list[float]:
     def call(image: Any) -> None:
         detector(image)
 
-    seconds = block(call, itertools.cycle(images), calls=WARM_UP + len(images), warm_up=WARM_UP)
+    count = len(images)
+    seconds = block(call, itertools.cycle(images), calls=2 * count, warm_up=count)
     return [round(1000 * x, 4) for x in seconds]

@@ -51,11 +51,14 @@ def select_detections(
         if nms == "voting":
             order = s.argsort(descending=True, stable=True)
             b, s, c = b[order], s[order], c[order]
-        keep = suppress(b, s, c, nms_thresh)[:max_detections]
-        kept_boxes = b[keep]
+        keep = suppress(b, s, c, nms_thresh)
         if nms == "voting":
+            keep = keep.sort().values[:max_detections]  # of equal scores the first comes first
             is_full = len(keep) == max_detections
             kept_boxes = _vote(b, s, c, keep, nms_thresh, vote_thresh, is_full)
+        else:
+            keep = keep[:max_detections]
+            kept_boxes = b[keep]
         found = Instances(size, pred_boxes=Boxes(kept_boxes), scores=s[keep], pred_classes=c[keep])
         results.append(found)
     return results
@@ -74,12 +77,12 @@ def _vote(
 
     Args:
         boxes, scores, classes: (M, 4), (M,) and (M,) of all candidates, best first.
-        keep: (K,) indices of those that are kept.
+        keep: (K,) indices of those that are kept, best first.
         is_full: whether as many are kept as are wanted: those after the last one do not count.
     """
     if len(keep) == 0:
         return boxes[keep]
-    end = int(keep.max()) if is_full else len(boxes)
+    end = int(keep[-1]) if is_full else len(boxes)
     is_free = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     is_free[keep] = False
     rest = is_free[:end].nonzero().squeeze(1)

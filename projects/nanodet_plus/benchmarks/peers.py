@@ -8,6 +8,7 @@ their float32 files are exported. All take turns in one process, on the same pic
 
 from __future__ import annotations
 
+import collections
 import datetime
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 
 import common
 import matplotlib.figure
+import numpy as np
 
 from nanodet_d2 import zoo
 from nanodet_d2.benchmark.decoding import DECODINGS
@@ -31,6 +33,7 @@ from nanodet_d2.runtime.files import list_images
 from nanodet_d2.runtime.images import load_image
 from nanodet_d2.runtime.progress import progress
 
+MOST = 200  # pictures that are looked at for their size
 PARTS = {"total": "image to boxes", "network": "network alone"}
 
 
@@ -39,13 +42,13 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, required=True, help="folder of ONNX files")
     parser.add_argument("--data", type=Path, required=True, help="annotations in COCO format")
     parser.add_argument("--images", type=Path, required=True, help="the folder of their pictures")
-    parser.add_argument("--pictures", type=int, default=16, help="to take times with")
+    parser.add_argument("--pictures", type=int, default=16, help="at most, to take times with")
     parser.add_argument("--chart", type=Path, help="png to write, beside the json if absent")
     parser.set_defaults(repeats=30, device="cpu")
     args = parser.parse_args()
     common.start(args)
     logging.getLogger("detectron2").setLevel(logging.WARNING)
-    pictures = [load_image(x) for x in spread(list_images([args.images]), args.pictures)]
+    pictures = pictures_of_one_size(args.images, args.pictures)
     count = len(json.loads(args.data.read_text(encoding="utf-8"))["images"])
 
     detectors = ours(args.output.parent / "peers", args.threads)
@@ -70,6 +73,15 @@ def main() -> None:
     draw(facts, chart, caveat=caveat, machine=common.machine("cpu"))
     common.save(args.output, {"date": date, "pictures": count, "models": facts}, "cpu")
     common.show(f"written: {chart}")
+
+
+def pictures_of_one_size(folder: Path, count: int) -> list[np.ndarray]:
+    """Some of a folder, all of its commonest size, as a camera gives them."""
+    images = [load_image(x) for x in spread(list_images([folder]), MOST)]
+    ((shape, _),) = collections.Counter(x.shape for x in images).most_common(1)
+    chosen = [x for x in images if x.shape == shape][:count]
+    common.show(f"times: {len(chosen)} pictures of {shape[1]} x {shape[0]}")
+    return chosen
 
 
 def ours(folder: Path, threads: int) -> dict[str, Detector]:
