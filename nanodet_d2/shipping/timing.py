@@ -17,7 +17,8 @@ from nanodet_d2.benchmark.measure import all_threads, block
 from nanodet_d2.runtime import Detector
 
 # Each block takes all of them, so that rounds differ by the machine's noise alone: once without
-# being counted (TorchScript compiles, and where pixels go to is found out for each size), then once.
+# being counted (TorchScript compiles, and where pixels go to is found out for each size), and once
+# more.
 PICTURES = 8
 
 Open = Callable[[], Detector]
