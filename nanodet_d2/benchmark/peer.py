@@ -162,11 +162,12 @@ class Peer(Detector):
         """Boxes (K, 4) in pixels of the input, scores (K,) and classes (K,), best first."""
         x = self.metadata
         if self.decoding.kind == "detr":
-            return _best(*(outputs[name][0] for name in _DETR), x)
-        values = list(outputs.values())
+            labels, boxes, scores = (outputs[name] for name in _DETR)
+            return _best(labels.ravel(), boxes.reshape(-1, 4), scores.ravel(), x)
+        values = [y.reshape(-1, y.shape[-1]) for y in outputs.values()]  # of one picture
         if self.decoding.kind == "gfl":
             return _gfl(values, self._priors, x)
-        return _yolox(values[0][0], self._priors, x)
+        return _yolox(values[0], self._priors, x)
 
 
 def _best(labels: np.ndarray, boxes: np.ndarray, scores: np.ndarray, x: ExportMetadata) -> Found:
@@ -177,10 +178,9 @@ def _best(labels: np.ndarray, boxes: np.ndarray, scores: np.ndarray, x: ExportMe
 
 
 def _gfl(outputs: list[np.ndarray], priors: np.ndarray, x: ExportMetadata) -> Found:
-    """Of the scores and box distributions of S levels, priors (P, 3)."""
+    """Of the scores and box distributions of S levels, (cells, values) each, and priors (P, 3)."""
     half = len(outputs) // 2
-    scores = np.concatenate([level[0] for level in outputs[:half]])
-    logits = np.concatenate([level[0] for level in outputs[half:]])
+    scores, logits = np.concatenate(outputs[:half]), np.concatenate(outputs[half:])
     some = scores.max(axis=1) > x.score_threshold
     boxes = decode_boxes(logits[some], priors[some], x.input.height, x.input.width)
     return find([boxes, scores[some]], x)
