@@ -31,10 +31,11 @@ class Decoding:
 
     Attributes:
         kind: of the outputs, whose first axis, the batch, may be missing. "detr": ``labels``
-            (1, K), ``boxes`` (1, K, 4) XYXY in pixels and ``scores`` (1, K), by these names, with no NMS to be done; a second input of two whole
-            numbers gets the width and height that the boxes are in pixels of. "gfl": S outputs of
-            class scores (1, g², C), then S of box distributions (1, g², 4 * bins), as of NanoDet.
-            "yolox": (1, P, 5 + C): centre offset, logarithm of the size, objectness, class scores.
+            (1, K), ``boxes`` (1, K, 4) XYXY in pixels and ``scores`` (1, K), by these names, no
+            NMS to be done; a second input of two whole numbers gets the width and height that the
+            boxes are in pixels of. "gfl": S outputs of class scores (1, g², C), then S of box
+            distributions (1, g², 4 * bins), as of NanoDet. "yolox": (1, P, 5 + C): centre offset,
+            logarithm of the size, objectness, class scores.
         order: of the channels.
         scale, mean, std: the network's value of a grey level g is (g * scale - mean) / std.
         resize: "stretch" to the input, or "fit": one factor for both sides, upper left, beside it
