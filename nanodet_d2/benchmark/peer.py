@@ -95,11 +95,12 @@ class Peer(Detector):
         given = self._session.get_inputs()
         pictures = [x for x in given if len(x.shape) == 4]
         others = [x for x in given if len(x.shape) != 4]
-        shape = pictures[0].shape if len(pictures) == 1 else []
-        if shape[:2] != [1, 3] or not all(isinstance(n, int) for n in shape) or len(others) > 1:
+        shape = pictures[0].shape if len(pictures) == 1 else [None] * 4
+        batch, channels, height, width = shape  # a free number has a name
+        fixed = isinstance(height, int) and isinstance(width, int)
+        if batch is None or (isinstance(batch, int) and batch != 1) or channels != 3 or not fixed:
             words = ", ".join(f"{x.name} {x.shape}" for x in given)
             raise ValueError(f"{path} takes {words}; allowed: one picture (1, 3, height, width)")
-        height, width = shape[2:]
         self.input_name = pictures[0].name
         self._constant = {x.name: np.array([[width, height]], np.int64) for x in others}
         return height, width

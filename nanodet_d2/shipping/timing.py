@@ -43,9 +43,10 @@ def take_turns(
         threads: of the engines, torch and OpenCV.
         done: called after each block.
     """
+    orders = random.Random(0)
     with all_threads(threads):
         for number in range(rounds):
-            order = random.Random(number).sample(sorted(files), len(files))
+            order = orders.sample(sorted(files), len(files))
             for name in order:
                 if len(times[name]) <= number:
                     times[name].append(_time(files[name](), images))

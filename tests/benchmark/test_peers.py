@@ -141,7 +141,7 @@ def test_files_that_do_not_fit_are_refused(network, tmp_path):
         Peer(file, DECODINGS["yolox"], NAMES)
     with pytest.raises(ValueError, match="needed for kind gfl: 6: scores, then boxes of each"):
         Peer(file, Decoding("gfl"), NAMES)
-    with pytest.raises(ValueError, match=r"takes images \['N', .*allowed: one picture \(1, 3, "):
+    with pytest.raises(ValueError, match=r"takes images \[1, 3, 'N', .*allowed: one picture \(1"):
         Peer(network(gfl_outputs(), size=("N", 64)), DECODINGS["picodet"], NAMES)
     with pytest.raises(FileNotFoundError, match="nothing.onnx not found"):
         Peer(tmp_path / "nothing.onnx", DECODINGS["picodet"], NAMES)
@@ -189,7 +189,7 @@ PEERS = {
 
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_find_what_is_there(shared, name):
-    """In four pictures: a clear half of the large objects."""
+    """In eight pictures: more than a third of the large objects. (Each finds 6 or 7 of 11.)"""
     require("onnxruntime")
     file = shared / "peers" / f"{name}.onnx"
     if not file.is_file():
@@ -202,7 +202,7 @@ def test_peers_find_what_is_there(shared, name):
     label = {x["id"]: i for i, x in enumerate(categories)}
     peer = Peer(file, DECODINGS[PEERS[name]], names, num_threads=1)
     hits = total = 0
-    for image in content["images"][:4]:
+    for image in content["images"][:8]:
         found = peer(shared / "coco_tiny" / "val2017" / image["file_name"])
         for one in content["annotations"]:
             if one["image_id"] != image["id"] or one["iscrowd"] or one["area"] < 96**2:
@@ -212,4 +212,4 @@ def test_peers_find_what_is_there(shared, name):
             gaps = np.abs(own.xyxy - [x, y, x + w, y + h]) / [w, h, w, h]
             hits += bool((gaps.max(axis=1, initial=0) < 0.2).any()) if len(own) else 0
             total += 1
-    assert total >= 3 and hits >= total / 2
+    assert total == 11 and hits > total / 3

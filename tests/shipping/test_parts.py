@@ -133,11 +133,11 @@ def evaluated(small_models, shapes):
     return metrics["bbox"]["AP"], *evaluator.found()
 
 
-def right_share(coco, share: float) -> list[dict]:
-    """The ground truth as if found, some of it elsewhere."""
+def as_found(coco, *, right: int) -> list[dict]:
+    """The ground truth as if found, of each ten so many where they are, the others elsewhere."""
     return [
         {"image_id": x["image_id"], "category_id": x["category_id"], "score": 0.9 - i * 1e-4,
-         "bbox": [x["bbox"][0] + (40 if i % 100 >= 100 * share else 0), *x["bbox"][1:]]}
+         "bbox": [x["bbox"][0] + (40 if i % 10 >= right else 0), *x["bbox"][1:]]}
         for i, x in enumerate(coco.dataset["annotations"])
     ]  # fmt: skip
 
@@ -147,14 +147,14 @@ def test_it_is_the_ap_of_the_evaluation(evaluated):
     whole = np.arange(len(coco.dataset["images"]))
     assert len(found) > 50
     assert ap_on(evaluation_of(coco, found), whole) == pytest.approx(ap, abs=1e-6)
-    right = evaluation_of(coco, right_share(coco, 1.0))
+    right = evaluation_of(coco, as_found(coco, right=10))
     assert ap_on(right, whole) == pytest.approx(100)
     assert ap_on(right, np.zeros(8, int)) == pytest.approx(100)  # one picture, eight times
 
 
 def test_the_noise_of_a_loss(evaluated):
     _, coco, _ = evaluated
-    right, half = (evaluation_of(coco, right_share(coco, x)) for x in (1.0, 0.5))
+    right, half = (evaluation_of(coco, as_found(coco, right=x)) for x in (10, 5))
     assert drop_noise(right, right, draws=10) == 0
     assert drop_noise(half, half, draws=10) == 0  # the same draws for both
     assert 1 < drop_noise(right, half, draws=20) < 60
