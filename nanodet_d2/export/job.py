@@ -103,6 +103,24 @@ def check_job(job: Job) -> None:
     require_packages(dict.fromkeys(packages), "this export")
 
 
+def check_nms(job: Job, nms: str) -> None:
+    """Refuse an NMS by voting where it would have to be in the graph.
+
+    ONNX's NonMaxSuppression and TensorRT's plugin tell which boxes they keep, and nothing of those
+    that they suppress.
+
+    Raises:
+        ValueError: naming what has its NMS in the graph.
+    """
+    in_graph = [name for name in job.formats if find_format(name).has_nms]
+    if nms != "plain" and (job.kind == "end2end" or in_graph):
+        what = "kind end2end" if job.kind == "end2end" else f"format {', '.join(in_graph)}"
+        raise ValueError(
+            f"the model has nms {nms!r}, and {what} has its NMS in the graph, which can be plain "
+            "only: give model.nms=plain, or export the kind raw or decoded of another format"
+        )
+
+
 def _check_isolation(job: Job, wanted: Sequence[Format]) -> None:
     able = ", ".join(name for name, x in formats().items() if x.environment)
     if job.isolated and not any(x.environment for x in wanted):

@@ -54,6 +54,7 @@ class Format:
         packages: that write it, by the names they are imported by.
         quantizers: those that write it with ``int8``.
         environment: where ``packages`` are with ``--isolated``, if they do not go with others.
+        has_nms: whether NMS is in the graph of each of its files.
         options: what it can do beyond raw float32 files, of ``kind decoded``, ``kind end2end``,
             ``dynamic``, ``fp16`` and ``int8``.
     """
@@ -63,6 +64,7 @@ class Format:
     quantizers: ClassVar[tuple[str, ...]] = ()
     environment: ClassVar[Environment | None] = None
     options: ClassVar[tuple[str, ...]] = ()
+    has_nms: ClassVar[bool] = False
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         """Names of the output tensors."""

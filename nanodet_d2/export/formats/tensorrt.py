@@ -24,6 +24,7 @@ class TensorRtFormat(Format):
 
     backend = TensorRtOnnx
     packages = Onnx.packages
+    has_nms = True
 
     def describe(self, metadata: ExportMetadata) -> ExportMetadata:
         """What the graph is before the plugin, of pixels as they are."""
