@@ -13,7 +13,7 @@ import pytest
 
 from nanodet_d2.conformance import write_kit
 from nanodet_d2.runtime.checks import FIXED
-from nanodet_d2.runtime.decode_numpy import candidates, suppress
+from nanodet_d2.runtime.decode_numpy import candidates, suppress, vote
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription
 from nanodet_d2.runtime.preprocess import normalize, stretch
 from tests.cpp.programs import SOURCES, compile_replay, judge, pictures_of, run, write_outputs
@@ -83,7 +83,8 @@ def test_pictures_of_any_size(replay, kits, tmp_path, size):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_ties_limits_and_empty_boxes(replay, kits, tmp_path):
+@pytest.mark.parametrize("nms", ["plain", "voting"])
+def test_ties_limits_and_empty_boxes(replay, kits, tmp_path, nms):
     """Over random outputs with many equal scores, as the NumPy port has it."""
     kit = kits("onnx", "decoded")
     contract = json.loads((kit / "contract.json").read_text())
@@ -99,17 +100,23 @@ def test_ties_limits_and_empty_boxes(replay, kits, tmp_path):
         folder.mkdir()
         corners.tofile(folder / "0.bin")
         scores.tofile(folder / "1.bin")
-        limit = int(generator.integers(0, 200))
-        path = changed(kit, folder / "contract.json", max_detections=limit, score_threshold=0.45)
+        limit = int(generator.integers(1, 200))
+        fields = dict(max_detections=limit, score_threshold=0.45, nms=nms)
+        path = changed(kit, folder / "contract.json", **fields)
         done = run(replay, folder, path, kit / "picture_0.ppm")
         (found,) = pictures_of(done).values()
         boxes, best, labels = candidates(scores, corners, 0.45)
         kept = suppress(boxes, labels, contract["nms_threshold"], limit)
+        moved = boxes[kept]
+        if nms == "voting" and kept:
+            thresholds = contract["nms_threshold"], contract["vote_threshold"]
+            moved = vote(boxes, best, labels, kept, *thresholds, len(kept) == limit)
         image = cv2.imread(str(kit / "picture_0.png"))
         scale = np.tile([image.shape[1] / 64, image.shape[0] / 96], 2).astype(np.float32)
         most = np.tile([image.shape[1], image.shape[0]], 2)
-        kept = [i for i in kept if (boxes[i, 2:] > boxes[i, :2]).all()]
-        expected = np.clip(boxes[kept] * scale, 0, most)
+        whole = (moved[:, 2:] > moved[:, :2]).all(axis=1)
+        kept = np.array(kept, dtype=int)[whole]
+        expected = np.clip(moved[whole] * scale, 0, most)
         rows = np.array(found["boxes"], dtype=np.float32).reshape(-1, 6)
         np.testing.assert_allclose(rows[:, :4], expected, atol=1e-3)
         np.testing.assert_allclose(rows[:, 4], best[kept], atol=1e-6)

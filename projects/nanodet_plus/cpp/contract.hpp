@@ -335,6 +335,10 @@ inline Contract read_contract(const std::string& path) {
   if (fields.has("nms")) {  // contracts from before it was there are plain
     contract.voting = one_of(fields, "nms", "plain", "voting") == "voting";
     contract.vote_threshold = float(fields.number("vote_threshold", 0, 1));
+    fields.require("vote_comparison", "greater");
+    fields.require("vote_owner", "first_kept");
+    fields.require("vote_scope", "before_last_kept");
+    fields.require("vote_weight", "score");
   }
   contract.sizes = fields.products("output_shapes", 1 << 28);
   if (contract.sizes != needed_sizes(contract) || contract.outputs.size() != contract.sizes.size())
