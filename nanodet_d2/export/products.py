@@ -128,7 +128,8 @@ class Products:
             prepared = self._calibrated()
             plan = prepared.plan(scheme)
             model = copy.deepcopy(self.model).fuse()
-            model.load_state_dict(prepared.state(plan), strict=False)
+            unknown = model.load_state_dict(prepared.state(plan), strict=False).unexpected_keys
+            assert not unknown, unknown
             self._quantized[scheme] = Products(model, self.metadata, self.job), plan
         return self._quantized[scheme]
 

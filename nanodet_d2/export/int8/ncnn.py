@@ -63,6 +63,9 @@ def quantize_ncnn(
         param, data: those of the float32 network.
         weights: of its convolutions by name, by which their layers are recognised.
         fp16: store the weights of those that stay in float in half precision.
+
+    Raises:
+        ValueError: if a layer has other weights than the network.
     """
     magic, counts, *lines = param.splitlines()
     layers = [_Layer(line.split()) for line in lines]
@@ -93,7 +96,11 @@ def _places(
     layers: list[_Layer], data: bytes, blobs: Mapping[str, bytes]
 ) -> dict[int, tuple[str, int]]:
     """Of each convolution's layer, by number: its name in the network, and where it is in the
-    data. What pnnx changed is not recognised, and stays as it is."""
+    data.
+
+    Raises:
+        ValueError: for a layer whose weights are none of the network's.
+    """
     found: dict[int, tuple[str, int]] = {}
     position = 0
     for number, layer in enumerate(layers):
@@ -102,10 +109,14 @@ def _places(
         size = 4 * (1 + layer.number(6) + layer.number(5) * layer.number(0))
         able = {name: data.find(x, position) for name, x in blobs.items() if len(x) == size}
         able = {name: place for name, place in able.items() if place >= 0}
-        if able:
-            name = min(able, key=able.__getitem__)
-            found[number] = name, able[name]
-            position = able[name] + size
+        if not able:
+            raise ValueError(
+                f"ncnn: INT8 needs the network's own weights, and pnnx changed those of its layer "
+                f"{layer.words[1]}"
+            )
+        name = min(able, key=able.__getitem__)
+        found[number] = name, able[name]
+        position = able[name] + size
     return found
 
 
