@@ -19,10 +19,13 @@ from ..int8.ncnn import Weights, quantize_ncnn
 from .base import Format, Material
 
 
+SCHEME = Scheme(symmetric=True, outputs=False)
+
+
 class NcnnFormat(Format):
     backend = Ncnn
     packages = ("pnnx", "ncnn")
-    scheme = Scheme(symmetric=True, outputs=False)
+    scheme = SCHEME
     options = ("fp16", "int8")
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
@@ -34,7 +37,7 @@ class NcnnFormat(Format):
         x = metadata.input
         size = x.height, x.width
         if int8:
-            products, plan = products.quantized(self.scheme)
+            products, plan = products.quantized(SCHEME)
             network = products.network("split")
             param, data = convert(network, size, fp16=False)
             param, data = quantize_ncnn(param, data, _weights(network), plan, fp16=fp16)
