@@ -143,7 +143,7 @@ def test_only_the_convolution_reads_the_stored_tensor(onnx_model):
     quantize_onnx(onnx_model, plan("a"))
     onnx.checker.check_model(onnx_model, full_check=True)
     kinds = [x.op_type for x in onnx_model.graph.node]
-    assert kinds == ["DequantizeLinear", "DequantizeLinear", "QuantizeLinear", "DequantizeLinear",
+    assert kinds == ["DequantizeLinear", "QuantizeLinear", "DequantizeLinear",
                      "Conv", "Conv", "Add"]  # fmt: skip
     names = {x.name for x in onnx_model.graph.initializer}
     assert "a.weight" not in names and "b.weight" in names
@@ -170,9 +170,9 @@ def test_a_channel_that_is_nothing_but_its_bias_keeps_it(onnx_model):
     weight = next(x for x in onnx_model.graph.initializer if x.name == "a.weight")
     changed = np.float32([0.0, 0.635]).reshape(2, 1, 1, 1)
     weight.CopyFrom(numpy_helper.from_array(changed, "a.weight"))
-    quantize_onnx(onnx_model, plan("a"))
+    quantize_onnx(onnx_model, plan("a", outputs=True))
     found = run_onnx(onnx_model, np.zeros((1, 1, 1, 4), np.float32))
-    np.testing.assert_allclose(found[0, :, 0, 0], [0.5, -0.25], atol=1e-4)
+    np.testing.assert_allclose(found[0, :, 0, 0], [0.5, -0.26], atol=1e-4)  # steps of 0.02
 
 
 PARAM = """7767517

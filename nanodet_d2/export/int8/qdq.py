@@ -48,7 +48,9 @@ class _Writer:
                 self.graph.initializer.remove(x)
 
     def _convolution(self, node: Any, name: str) -> None:
-        bias = self._values(node.input[2]) if len(node.input) > 2 else None
+        # Where the output is one of integers, the bias is added as one, too.
+        integers = self.plan.scheme.outputs and len(node.input) > 2
+        bias = self._values(node.input[2]) if integers else None
         step, _ = self._grid(self.plan.inputs[name])
         scales = self._weights(node, name, bias, step)
         if bias is not None:
