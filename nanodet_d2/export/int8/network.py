@@ -136,7 +136,8 @@ class Network:
             node: functools.partial(instead, self.convolutions[name])
             for name, node in self._nodes.items()
         }
-        return _Runner(self._module, calls).run(image)
+        # As detectors run: depthwise convolutions take a fraction of the time.
+        return _Runner(self._module, calls).run(image.to(memory_format=torch.channels_last))
 
 
 class _Runner(fx.Interpreter):
