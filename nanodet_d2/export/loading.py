@@ -24,7 +24,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_
 from .preparation import check_preparation
 
 VERSIONED = (
-    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
+    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "pnnx", "ncnn",
     "MNN", "ai-edge-litert", "executorch", "coremltools",
 )  # fmt: skip
 
