@@ -106,7 +106,7 @@ def test_the_command_explains(small_models, folder, tmp_path, capsys):
 def plan(*names, symmetric=False, outputs=False):
     """Inputs of [-1, 1.55] and outputs of [-2, 3.1]: steps of 0.01 and 0.02, or 1.55 / 127."""
     return Plan(
-        scheme=Scheme(symmetric=symmetric, outputs=outputs),
+        scheme=Scheme(symmetric=symmetric, outputs=outputs, depthwise=True),
         inputs=dict.fromkeys(names, Range(-1.0, 1.55)),
         outputs=dict.fromkeys(names, Range(-2.0, 3.1)),
     )
