@@ -30,9 +30,9 @@ SIZE = (96, 64)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Drawn pictures."""
+    """Drawn pictures; as few as do, as each is run for each convolution."""
     folder = tmp_path_factory.mktemp("pictures")
-    for i, image in enumerate(drawn_images(*SIZE)):
+    for i, image in enumerate(drawn_images(*SIZE)[:2]):
         cv2.imwrite(str(folder / f"{i}.png"), image)
     return folder
 
@@ -66,7 +66,8 @@ def test_it_finds_what_the_float_network_finds(products, small_models, tmp_path,
         off = np.abs(found - expected)[:, : len(loaded.metadata.class_names)]
         assert 0 < off.mean() < 0.01
     assert detector.metadata.precision == "int8"
-    assert backend_of(path).size(path) < 0.5 * backend_of(path).size(small_models.file(format))
+    sizes = [backend_of(x).files(x)[-2].stat().st_size for x in (path, small_models.file(format))]
+    assert sizes[0] < 0.5 * sizes[1]  # of the file with the weights
 
 
 @pytest.mark.parametrize("kind", ["decoded", "end2end"])
@@ -90,11 +91,12 @@ def test_the_command_explains(small_models, folder, tmp_path, capsys):
     arguments += ["--output", str(tmp_path), "--input-size", "96", "64", *recipe.overrides]
     assert cli.main([*arguments, "--explain"]) == 2
     assert "--explain is about --int8" in capsys.readouterr().err
-    assert cli.main([*arguments, "--int8", "--calibration", str(folder), "--explain"]) == 0
+    arguments += ["--int8", "--calibration", str(folder), "--calibration-count", "1"]
+    assert cli.main([*arguments, "--explain", "--no-verify"]) == 0
     printed = capsys.readouterr().out
     beside = json.loads((tmp_path / "demo_shapes_96x64_int8.onnx.explain.json").read_text())
     worst = next(iter(beside["costs"]))
-    assert worst in printed and beside["pictures"] == 4
+    assert worst in printed and beside["pictures"] == 1
     assert list(beside["costs"].values()) == sorted(beside["costs"].values(), reverse=True)
     assert set(beside["in_float"]) <= set(beside["costs"])
     assert not any(name.startswith("head.predictors") for name in beside["costs"])
