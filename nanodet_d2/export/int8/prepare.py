@@ -22,7 +22,7 @@ from .scheme import Range, Scheme, rounded
 
 logger = logging.getLogger(__name__)
 
-EXPLAINED = 8  # pictures that convolutions are ranked on
+EXPLAINED = 4  # pictures that convolutions are ranked on
 
 
 @dataclasses.dataclass(frozen=True)
