@@ -13,7 +13,7 @@ import pytest
 from nanodet_d2 import cli
 from nanodet_d2.export.expected import Expected
 from nanodet_d2.export.formats import find_format, formats
-from nanodet_d2.export.int8 import Plan, Range, Scheme
+from nanodet_d2.export.int8 import Plan, Range, Scheme, prepare
 from nanodet_d2.export.int8.ncnn import FLOAT, FLOAT16, INT8, quantize_ncnn
 from nanodet_d2.export.int8.qdq import quantize_onnx
 from nanodet_d2.export.job import Job
@@ -39,10 +39,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def products(small_models, folder):
-    """Of the small model, calibrated once for all formats."""
+    """Of the small model, calibrated once for all formats; ranked on one picture."""
     loaded = small_models.loaded(size=SIZE)
     job = Job(tuple(ABLE), folder, int8=True, calibration=folder)
-    return Products(loaded.model, loaded.metadata, job, sorted(folder.glob("*.png")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "EXPLAINED", 1)
+        products = Products(loaded.model, loaded.metadata, job, sorted(folder.glob("*.png")))
+        products.quantized(find_format("onnx").scheme)
+    return products
 
 
 def test_the_formats_that_have_it():
@@ -70,6 +74,7 @@ def test_it_finds_what_the_float_network_finds(products, small_models, tmp_path,
     assert sizes[0] < 0.5 * sizes[1]  # of the file with the weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["decoded", "end2end"])
 def test_onnx_of_another_kind(products, small_models, tmp_path, kind):
     require_format("onnx")
@@ -84,6 +89,7 @@ def test_onnx_of_another_kind(products, small_models, tmp_path, kind):
     assert lost.value <= 0.1 * lost.compared >= added.value
 
 
+@pytest.mark.slow
 def test_the_command_explains(small_models, folder, tmp_path, capsys):
     require_format("onnx")
     recipe = small_models.recipe()
@@ -120,16 +126,21 @@ def onnx_model():
     require("onnx", "onnxruntime")
     from onnx import parser
 
-    return parser.parse_model(
+    model = parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 18]>
         network (float[1, 1, 1, 4] data) => (float[1, 2, 1, 4] output)
-        <float[2, 1, 1, 1] a.weight = {1.27, 0.635}, float[2] a.bias = {0.5, -0.25},
-         float[2, 2, 1, 1] b.weight = {1.0, 0.0, 0.0, 1.0}> {
-            middle = Conv (data, a.weight, a.bias)
-            after = Conv (middle, b.weight)
+        <float[2, 1, 1, 1] a_weight = {1.27, 0.635}, float[2] a_bias = {0.5, -0.25},
+         float[2, 2, 1, 1] b_weight = {1.0, 0.0, 0.0, 1.0}> {
+            middle = Conv (data, a_weight, a_bias)
+            after = Conv (middle, b_weight)
             output = Add (after, data)
         }"""
     )
+    for x in model.graph.initializer:  # the parser takes no dots
+        x.name = x.name.replace("_", ".")
+    for node in model.graph.node:
+        node.input[:] = [name.replace("_", ".") for name in node.input]
+    return model
 
 
 def run_onnx(model, data):
