@@ -70,7 +70,7 @@ class Network:
     """
 
     def __init__(self, program: ExportedProgram):
-        self._module: fx.GraphModule = program.module()  # type: ignore[assignment]
+        self._module: fx.GraphModule = program.module()
         nodes: list[fx.Node] = [x for x in self._module.graph.nodes if x.target == CONVOLUTION]
         sources = [x.args[1] for x in nodes]
         last = _last(self._module.graph)
@@ -83,7 +83,8 @@ class Network:
                 self._nodes[found.name] = node
 
     def _read(self, node: fx.Node, *, last: bool) -> Convolution | None:
-        _, weight, bias, *options = [*node.args, *_DEFAULTS[len(node.args) :]]
+        given: list[Any] = list(node.args)
+        _, weight, bias, *options = given + list(_DEFAULTS[len(given) :])
         name, dot, kind = str(getattr(weight, "target", "")).rpartition(".")
         if getattr(weight, "op", "") != "get_attr" or kind != "weight" or not dot:
             return None
@@ -137,7 +138,7 @@ class Network:
         Args:
             instead: what to compute in place of each convolution.
         """
-        calls = {
+        calls: dict[fx.Node, Callable[[Tensor], Tensor]] = {
             node: functools.partial(instead, self.convolutions[name])
             for name, node in self._nodes.items()
         }
