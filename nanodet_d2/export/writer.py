@@ -16,7 +16,7 @@ from nanodet_d2.runtime.backends import backend_of
 
 from .calibration import calibration_pictures
 from .expected import Expected
-from .job import Job, check_job
+from .job import Job, check_job, check_resize
 from .loading import LoadedModel
 from .pictures import batch_of, other_size, verification_images
 from .placing import folder_beside, move_all
@@ -59,6 +59,7 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
+    check_resize(job, loaded.metadata.input.resize)
     calibration = (
         calibration_pictures(job.calibration, job.calibration_count) if job.calibration else []
     )
