@@ -206,8 +206,8 @@ def weights(name: str) -> str:
 
     if not found.url:
         raise ValueError(
-            f"the weights of {name} cannot be fetched by a program; {found.weights_url} has a link. "
-            f"Put {' or '.join(found.files)} into a folder, and name that folder by {FOLDER}"
+            f"the weights of {name} cannot be fetched by a program; {found.weights_url} has a "
+            f"link. Put {' or '.join(found.files)} into a folder, and name that folder by {FOLDER}"
         )
     from nanodet_d2.checkpoint.fetching import local_path
 

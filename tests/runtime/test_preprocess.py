@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from detectron2.data.transforms import AugInput
 
 from nanodet_d2.data import RandomWarp
+from nanodet_d2.runtime.detections import in_image
 from nanodet_d2.runtime.metadata import InputDescription
-from nanodet_d2.runtime.preprocess import MAX_SIDE, normalize, stretch
+from nanodet_d2.runtime.preprocess import MAX_SIDE, fit_of, normalize, prepare, stretch
 
 SIZES = [  # (height, width) of image and of input
     ((480, 640), (416, 416)),
@@ -94,3 +96,37 @@ def test_normalised_to_the_bits_of_the_formula(order):
     assert found.dtype == np.float32 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(normalize(image[:, ::-1], x), expected[:, :, ::-1])  # a view
+
+
+@pytest.mark.parametrize(
+    "shape", [(427, 640), (77, 50), (320, 320), (33, 47), (500, 375), (9, 900)]
+)
+def test_an_image_is_fitted_as_the_evaluation_fits_it(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    inputs = AugInput(image)
+    transform = RandomWarp((320, 416), keep_ratio=True)(inputs)
+    fit = fit_of(*shape, 320, 416)
+    assert inputs.image.shape[:2] == (fit.height, fit.width)
+    np.testing.assert_allclose(fit.matrix, transform.matrix, atol=1e-9)
+    mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+    described = InputDescription("data", 320, 416, False, "BGR", mean, std, resize="fit")
+    found = prepare(image, described)
+    assert found.shape == (3, 320, 416) and found.dtype == np.float32
+    expected = normalize(inputs.image, described)
+    np.testing.assert_array_equal(found[:, : fit.height, : fit.width], expected)
+    assert not found[:, fit.height :].any() and not found[:, :, fit.width :].any()
+
+
+def test_an_image_is_fitted_by_hand():
+    """640 x 427 in 320 x 320: a factor of 0.5, 213 rows of 213.5, the rest shared by both sides."""
+    fit = fit_of(427, 640, 320, 320)
+    assert (fit.height, fit.width, fit.factor, fit.shift) == (213, 320, 0.5, (0.0, -0.25))
+    boxes = np.float32([[10, 20, 100, 200]])
+    found = in_image(
+        *(boxes, np.ones(1), np.zeros(1)),
+        class_names=("a",),
+        image_size=(427, 640),
+        input_size=(320, 320),
+        resize="fit",
+    )
+    assert found.xyxy.tolist() == [[20, 40.5, 200, 400.5]]

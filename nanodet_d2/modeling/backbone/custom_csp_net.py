@@ -104,8 +104,8 @@ class CustomCSPNet(Backbone):
         if unknown or len(set(self._names.values())) < max(1, len(out_stages)):
             strides = {i: stride for i, (_, stride) in enumerate(shapes)}
             raise ValueError(
-                f"CustomCSPNet out_stages {list(out_stages)}; allowed: one or more, one per stride, "
-                f"of (stage: stride) {strides}"
+                f"CustomCSPNet out_stages {list(out_stages)}; allowed: one or more, one per "
+                f"stride, of (stage: stride) {strides}"
             )
         self._out_features = list(self._names.values())
         self._out_feature_channels = {name: shapes[i][0] for i, name in self._names.items()}

@@ -93,9 +93,8 @@ class TimmBackbone(WrappedBackbone):
         if not features_only:
             raise ValueError("TimmBackbone features_only False; allowed: True, the default")
         if channel_order not in CHANNEL_ORDERS:
-            raise ValueError(
-                f"TimmBackbone channel_order {channel_order!r}; allowed: {', '.join(CHANNEL_ORDERS)}"
-            )
+            allowed = ", ".join(CHANNEL_ORDERS)
+            raise ValueError(f"TimmBackbone channel_order {channel_order!r}; allowed: {allowed}")
         _require_model(model_name)
         if norm_layer is not None:
             arguments["norm_layer"] = _without_device(norm_layer)

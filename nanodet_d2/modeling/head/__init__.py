@@ -2,7 +2,6 @@
 
 from .assigner import Assigner, Assignment, DynamicSoftLabelAssigner, GroundTruth
 from .atss import ATSSAssigner
-from .base import DenseHead
 from .detections import select_detections, unwarp
 from .nanodet_plus_head import NanoDetHead, NanoDetPlusHead
 from .raw import Predictions
@@ -12,7 +11,6 @@ __all__ = [
     "ATSSAssigner",
     "Assigner",
     "Assignment",
-    "DenseHead",
     "DynamicSoftLabelAssigner",
     "GFLHead",
     "GroundTruth",

@@ -24,7 +24,7 @@ def grid_priors(
 ) -> Tensor:
     """Priors of all levels, finest first, each row by row.
 
-    NanoDet-Plus puts them at ``index * stride``, with no half-cell offset; those before it have one.
+    NanoDet-Plus puts them at ``index * stride``, with no half-cell offset; its elders have one.
 
     Args:
         sizes: (H, W) of each level.

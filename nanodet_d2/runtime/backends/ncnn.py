@@ -8,9 +8,9 @@ from .base import Backend
 
 
 class Ncnn(Backend):
-    """The split blobs come as one raw output: ``cls8`` (C, H, W), ``dis8`` (H, W, 4 * (R + 1))…, or,
-    as the reference's files before NanoDet-Plus have them, without names to go by, (H * W, C) and
-    (H * W, 4 * (R + 1)) of each level in turn."""
+    """The split blobs come as one raw output: ``cls8`` (C, H, W), ``dis8`` (H, W, 4 * (R + 1))…,
+    or, as the reference's files before NanoDet-Plus have them, without names to go by, (H * W, C)
+    and (H * W, 4 * (R + 1)) of each level in turn."""
 
     format = "ncnn"
     name = "ncnn"
