@@ -34,7 +34,8 @@ MIXED = {
     ),
     "Plus head, PAN": (
         "nanodet_plus/demo_shapes.py",
-        "model.neck = LazyPartial(modeling.PAN)(out_channels=64)",
+        "model.neck = LazyPartial(modeling.PAN)(out_channels=64)\n"
+        "model.aux_detach_iter = 9  # else the demo leaves the branch out",
     ),
     "GFLHead, FPN": (
         "nanodet/nanodet_m_0_5x_320.py",
