@@ -261,8 +261,9 @@ class NanoDetPlus(nn.Module):
             raise ValueError("fuse() in training mode; allowed: after eval(), it cannot be undone")
         self.aux_neck = self.aux_head = None
         for part in list(self.modules()):
-            if callable(getattr(part, "reparameterize", None)):
-                part.reparameterize()
+            join: Any = getattr(part, "reparameterize", None)
+            if callable(join):
+                join()
         fuse_conv_norm(self, lambda: self.network(self._blank_image()))
         return self
 

@@ -40,11 +40,10 @@ class FPN(Pyramid):
     ):
         super().__init__(input_shapes, in_features=in_features, out_channels=out_channels)
         style = Style(norm=norm, activation=activation)
-        self.lateral_convs = nn.ModuleList(
-            conv_norm_act(shape.channels, out_channels, **style) for shape in self.shapes
-        )
-        for conv in self.lateral_convs:
+        convs = [conv_norm_act(shape.channels, out_channels, **style) for shape in self.shapes]
+        for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
+        self.lateral_convs = nn.ModuleList(convs)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map ``{name: (N, C_i, H_i, W_i)}`` to ``{"p3": (N, out_channels, H, W), …}``.
