@@ -44,7 +44,7 @@ class InputDescription:
         interpolation: between the four pixels around a position.
         pixel_offset: of a pixel's place from its index. With 0 output pixel i lies at i * input
             size / output size; half-pixel centres would be 0.5, (i + 0.5) * … - 0.5. ("fit" moves
-            it by the half of what its rounded size cuts off.)
+            it by half of what its rounded size leaves over.)
         position_steps: positions are rounded to so many steps of a pixel…
         position_rounding: …and of two as near to the even one. (Where an engine's rounding of the
             product decides, both are right.)

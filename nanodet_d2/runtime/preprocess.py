@@ -36,10 +36,12 @@ class Fit(NamedTuple):
 def fit_of(rows: int, columns: int, height: int, width: int) -> Fit:
     """How an image of (rows, columns) fits into (height, width), as the reference has it.
 
-    Its size is rounded down, and what that cuts off is shared by both sides.
+    Its size is rounded down. The image then fits into that; what is left over, less than a pixel,
+    is shared by both sides.
     """
     factor = min(height / rows, width / columns)
     new_height, new_width = max(1, int(factor * rows)), max(1, int(factor * columns))
+    factor = min(new_height / rows, new_width / columns)
     shift = new_width / 2 - factor * columns / 2, new_height / 2 - factor * rows / 2
     return Fit(new_height, new_width, factor, shift)
 

@@ -118,15 +118,17 @@ def test_an_image_is_fitted_as_the_evaluation_fits_it(shape):
 
 
 def test_an_image_is_fitted_by_hand():
-    """640 x 427 in 320 x 320: a factor of 0.5, 213 rows of 213.5, the rest shared by both sides."""
-    fit = fit_of(427, 640, 320, 320)
-    assert (fit.height, fit.width, fit.factor, fit.shift) == (213, 320, 0.5, (0.0, -0.25))
-    boxes = np.float32([[10, 20, 100, 200]])
+    """700 x 501 in 350 x 350: 250.5 rows are 250, with 250 / 501 there are 349.3 columns of 350."""
+    fit = fit_of(501, 700, 350, 350)
+    assert (fit.height, fit.width, fit.factor) == (250, 350, 250 / 501)
+    assert fit.shift == pytest.approx((175 - 350 * 250 / 501, 0), abs=1e-12)
+    x = 175 - 350 * 250 / 501
+    boxes = np.float32([[x, 0, x + 250, 125]])
     found = in_image(
         *(boxes, np.ones(1), np.zeros(1)),
         class_names=("a",),
-        image_size=(427, 640),
-        input_size=(320, 320),
+        image_size=(501, 700),
+        input_size=(350, 350),
         resize="fit",
     )
-    assert found.xyxy.tolist() == [[20, 40.5, 200, 400.5]]
+    np.testing.assert_allclose(found.xyxy, [[0, 0, 501, 250.5]], atol=1e-4)

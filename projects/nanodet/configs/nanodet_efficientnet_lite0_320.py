@@ -9,7 +9,7 @@ model.backbone = L(TimmBackbone)(
     channel_order="BGR",
     bn_eps=1e-3,
     bn_momentum=0.01,
-    drop_path_rate=0.2,
+    drop_path_rate=0.2 * 16 / 7,  # timm shares it among 16 blocks, the reference 0.2 among 7 stages
 )
 model.pixel_mean = [127.0, 127.0, 127.0]
 model.pixel_std = [128.0, 128.0, 128.0]

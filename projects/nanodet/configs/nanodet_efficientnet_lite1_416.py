@@ -9,6 +9,7 @@ from .nanodet_efficientnet_lite0_320 import (
 
 data.input_size = [416, 416]
 model.backbone.model_name = "efficientnet_lite1"
+model.backbone.drop_path_rate = 0.2 * 21 / 7
 model.neck.out_channels = 128
 model.head.reg_max = 10
 model.head.stacked_convs = 3
