@@ -145,7 +145,7 @@ def output_size(
     """(height, width) after the warp: ``size``, or with ``keep_ratio`` what fits into it."""
     if not keep_ratio:
         return size
-    fit = fit_of(height, width, *size)
+    fit = fit_of(height, width, size[0], size[1])
     return fit.height, fit.width
 
 

@@ -55,7 +55,8 @@ class Expected:
             pixels = pixels.flip(0)  # the model is handed RGB images
         sample = {"image": pixels, "height": image.shape[0], "width": image.shape[1]}
         if x.resize == FIT:
-            sample["warp_matrix"] = fit_of(*image.shape[:2], x.height, x.width).matrix
+            rows, columns = image.shape[:2]
+            sample["warp_matrix"] = fit_of(rows, columns, x.height, x.width).matrix
         pyramid = model.neck(model.backbone(model.preprocess_image([sample]).tensor))
         raw = model.head(pyramid)
         found = model.head.decode(raw, model.head.priors(pyramid))
@@ -71,7 +72,8 @@ class Expected:
         x = self.metadata.input
         if x.resize != FIT:
             return stretch(image, x.height, x.width)
-        fit = fit_of(*image.shape[:2], x.height, x.width)
+        rows, columns = image.shape[:2]
+        fit = fit_of(rows, columns, x.height, x.width)
         mean = x.mean if x.channel_order == "BGR" else x.mean[::-1]
         pixels = np.tile(np.float32(mean), (x.height, x.width, 1))
         pixels[: fit.height, : fit.width] = warp(image, fit.matrix, fit.height, fit.width)

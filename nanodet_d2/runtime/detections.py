@@ -95,7 +95,7 @@ def in_image(
     kept = _nonempty(boxes)
     if input_size is not None:
         if resize == FIT:
-            fit = fit_of(height, width, *input_size)
+            fit = fit_of(height, width, input_size[0], input_size[1])
             boxes = (boxes - np.float32(fit.shift * 2)) / np.float32(fit.factor)
         else:
             boxes[:, 0::2] *= width / input_size[1]

@@ -51,7 +51,8 @@ def prepare(image: np.ndarray, description: InputDescription) -> np.ndarray:
     height, width = description.height, description.width
     if description.resize != FIT:
         return normalize(stretch(image, height, width), description)
-    fit = fit_of(*image.shape[:2], height, width)
+    rows, columns = image.shape[:2]
+    fit = fit_of(rows, columns, height, width)
     out = np.zeros((3, height, width), np.float32)  # 0 is the mean colour
     small = warp(image, fit.matrix, fit.height, fit.width)
     out[:, : fit.height, : fit.width] = normalize(small, description)
