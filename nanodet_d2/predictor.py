@@ -52,6 +52,7 @@ class Detector(runtime.Detector):
         metadata: str | Path | None = None,
         input_size: Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
         device: str | None = None,
     ):
         if isinstance(source, LoadedModel) or is_source(str(source)):
@@ -62,7 +63,7 @@ class Detector(runtime.Detector):
             backend = PyTorch(loaded, num_threads, device)
             described = dataclasses.replace(loaded.metadata.input, dynamic=True)
             found = dataclasses.replace(loaded.metadata, input=described)
-            self._use(backend, found, found.name, score_thresh, input_size, max_pixels)
+            self._use(backend, found, found.name, score_thresh, input_size, max_pixels, nms)
             return
         if weights is not None:
             raise ValueError(f"{source} has its own weights; allowed with weights: a config")
@@ -73,6 +74,7 @@ class Detector(runtime.Detector):
             metadata=metadata,
             input_size=input_size,
             max_pixels=max_pixels,
+            nms=nms,
             device=device,
         )
 

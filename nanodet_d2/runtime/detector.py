@@ -37,6 +37,7 @@ class Detector:
         metadata: a json in place of that of the file, e.g. for a model of other origin.
         input_size: (height, width) of the network's input, for a dynamic file.
         max_pixels: an image file that declares more is refused before it is decoded.
+        nms: "plain" or "voting" in place of the model's; an end2end file has its own in the graph.
         device: where the engine computes, one of its backend's ``devices``; the CPU if None.
 
     Attributes:
@@ -60,6 +61,7 @@ class Detector:
         metadata: str | Path | None = None,
         input_size: Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
         device: str | None = None,
     ):
         backend = open_backend(path, num_threads=num_threads, device=device)
@@ -69,7 +71,7 @@ class Detector:
         else:
             text = Path(metadata).read_text(encoding="utf-8")
             found = ExportMetadata.from_json(text, str(metadata))
-        self._use(backend, found, str(path), score_thresh, input_size, max_pixels)
+        self._use(backend, found, str(path), score_thresh, input_size, max_pixels, nms)
 
     def _use(
         self,
@@ -79,6 +81,7 @@ class Detector:
         score_thresh: float | None,
         input_size: Sequence[int] | None,
         max_pixels: int,
+        nms: str | None,
     ) -> None:
         if input_size is not None:
             metadata = dataclasses.replace(metadata, input=metadata.input.resized(input_size, path))
@@ -86,6 +89,8 @@ class Detector:
             if not 0 <= score_thresh <= 1:
                 raise ValueError(f"score_thresh {score_thresh}; allowed: 0 to 1")
             metadata = dataclasses.replace(metadata, score_threshold=float(score_thresh))
+        if nms is not None:
+            metadata = metadata.with_nms(nms, path)
         self._backend = backend
         self.metadata = metadata
         self.path = path
