@@ -75,7 +75,7 @@ class Expected:
         rows, columns = image.shape[:2]
         fit = fit_of(rows, columns, x.height, x.width)
         mean = x.mean if x.channel_order == "BGR" else x.mean[::-1]
-        pixels = np.tile(np.float32(mean), (x.height, x.width, 1))
+        pixels = np.tile(np.array(mean, np.float32), (x.height, x.width, 1))
         pixels[: fit.height, : fit.width] = warp(image, fit.matrix, fit.height, fit.width)
         return pixels
 
@@ -98,7 +98,8 @@ class Expected:
         (found,) = select_detections(scores, boxes, [(x.height, x.width)], **options)
         lowest = self._lowest(scores[0].numpy(), boxes[0].numpy(), self.score_threshold)
         if x.resize == FIT:
-            found = unwarp(found, fit_of(size[0], size[1], x.height, x.width).matrix, tuple(size))
+            matrix = fit_of(size[0], size[1], x.height, x.width).matrix
+            found = unwarp(found, matrix, (size[0], size[1]))
         return detector_postprocess(found, *size), lowest
 
     def _lowest(self, scores: np.ndarray, boxes: np.ndarray, threshold: float) -> float:

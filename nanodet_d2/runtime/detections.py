@@ -96,7 +96,7 @@ def in_image(
     if input_size is not None:
         if resize == FIT:
             fit = fit_of(height, width, input_size[0], input_size[1])
-            boxes = (boxes - np.float32(fit.shift * 2)) / np.float32(fit.factor)
+            boxes = (boxes - np.array(fit.shift * 2, np.float32)) / np.float32(fit.factor)
         else:
             boxes[:, 0::2] *= width / input_size[1]
             boxes[:, 1::2] *= height / input_size[0]

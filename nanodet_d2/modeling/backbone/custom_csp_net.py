@@ -145,4 +145,5 @@ def _make_stage(index: int, form: list[Any], channels: int, style: Style) -> tup
         return conv_norm_act(
             channels, out_channels, kernel_size, stride=stride, **style
         ), out_channels
-    return CspBlock(*numbers, style), 2 * channels
+    _, num_blocks, kernel_size, stride = numbers
+    return CspBlock(channels, num_blocks, kernel_size, stride, style), 2 * channels
