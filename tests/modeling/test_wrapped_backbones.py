@@ -75,6 +75,16 @@ TIMM_SHORT_FORM = {
 }
 
 
+def test_timm_with_weights_of_others():
+    """They may want the other order of channels, with their own mean and deviation."""
+    usual, other = (
+        TimmBackbone("mobilenetv3_small_050", channel_order=x).input_spec for x in ("RGB", "BGR")
+    )
+    assert other == ("BGR", usual.pixel_mean[::-1], usual.pixel_std[::-1])
+    with pytest.raises(ValueError, match="channel_order 'GBR'; allowed: RGB, BGR"):
+        TimmBackbone("mobilenetv3_small_050", channel_order="GBR")
+
+
 @pytest.mark.parametrize("name", TIMM_SHORT_FORM)
 def test_timm_short_form(name):
     shapes = check(TimmBackbone(name), size=128)
