@@ -227,7 +227,10 @@ def test_losses_are_float32_under_autocast(build_model):
 
 
 # What is compiled without the branch is a part of what is compiled with it, backward pass included.
-@pytest.mark.parametrize("branch, backend", [("with", "aot_eager"), ("without", "eager")])
+@pytest.mark.parametrize(
+    "branch, backend",
+    [pytest.param("with", "aot_eager", marks=pytest.mark.slow), ("without", "eager")],
+)
 def test_losses_compile_to_one_graph(build_model, branch, backend):
     model = build_model(aux_head=None) if branch == "without" else build_model()
     model.train()

@@ -93,6 +93,7 @@ def test_timm_short_form(name):
     assert [x.channels for x in shapes.values()] == channels
 
 
+@pytest.mark.slow
 def test_seeded_sample_of_timm():
     """Each network runs, or is refused with a reason; the whole sweep is a script."""
     sample = random.Random(0).sample(timm.list_models("*tiny*") + timm.list_models("*_0*"), 14)

@@ -36,6 +36,7 @@ def evaluate(shared, root, tmp_path, capfd):
     return _evaluate
 
 
+@pytest.mark.slow
 def test_average_precision_before_plus(shared, root, tmp_path, capfd):
     """NanoDet-m, whose images keep their proportions: the reference's twelve metrics."""
     arguments = [
@@ -60,7 +61,7 @@ def annotations(shared: Path) -> Path:
     return shared / "coco_tiny" / "annotations" / "instances_val2017.json"
 
 
-@pytest.mark.parametrize("size, ap", [(416, 36.1), (320, 31.1)])
+@pytest.mark.parametrize("size, ap", [(416, 36.1), pytest.param(320, 31.1, marks=pytest.mark.slow)])
 def test_average_precision(evaluate, shared, size, ap):
     found = evaluate(size, f"data.val.json={annotations(shared)}")
     golden = json.loads((CASES / "coco_tiny_val.json").read_text())
