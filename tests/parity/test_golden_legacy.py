@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -38,12 +36,6 @@ def filled_model(case) -> NanoDetPlus:
     model = instantiate(model_cfg)
     model.load_state_dict(case.state_dict())
     return model
-
-
-@pytest.fixture
-def model(filled_model) -> NanoDetPlus:
-    """A copy, since training changes the norms' statistics."""
-    return copy.deepcopy(filled_model)
 
 
 def test_parameter_counts(case, model):
