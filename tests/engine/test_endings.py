@@ -42,7 +42,7 @@ def fail() -> None:
 
 @pytest.fixture
 def ctrl_c():
-    """Python's handler, which it does not install where a shell runs the tests in the background."""
+    """Python's handler, which is missing where a shell runs the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

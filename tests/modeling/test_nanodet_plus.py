@@ -252,6 +252,7 @@ def test_losses_compile_to_one_graph(build_model, branch, backend):
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_and_keeps_its_names(build_model):
     backbone = ShuffleNetV2("0.5x", out_features=("res3",))  # there is less to compile
     build = partial(build_model, backbone=backbone)
