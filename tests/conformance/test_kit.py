@@ -22,7 +22,8 @@ from tests.runtime.test_alone import BLOCKED
 FILES = [
     *(("onnx", "raw"), ("ncnn", "raw"), ("torchscript", "raw")),
     *(pytest.param(*x, marks=pytest.mark.slow) for x in (
-        ("onnx", "decoded"), ("onnx", "end2end"), ("openvino", "raw"), ("openvino", "decoded"), ("openvino", "end2end"),
+        ("onnx", "decoded"), ("onnx", "end2end"),
+        ("openvino", "raw"), ("openvino", "decoded"), ("openvino", "end2end"),
         ("torchscript", "decoded"),
     )),
 ]  # fmt: skip
