@@ -96,12 +96,19 @@ coverage: $(READY) ## run all tests and print the lines that none of them reache
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+.PHONY: docs
+docs: TOOLS = sphinx furo myst_parser
+docs: $(READY) ## build the site into output/docs; warnings and dead links are errors
+	@$(PY) -m sphinx --fail-on-warning --keep-going --quiet -d output/docs_cache docs output/docs
+	@echo "docs: output/docs/index.html"
+
 .PHONY: lint
-lint: TOOLS = ruff mypy
-lint: $(READY) ## check style, format and types (a minute; seconds when run again)
+lint: TOOLS = ruff mypy codespell_lib
+lint: $(READY) ## check style, format, types and spelling (a minute; seconds when run again)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2 tests
 
 .PHONY: format
 format: TOOLS = ruff

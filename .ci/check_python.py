@@ -31,11 +31,15 @@ PACKAGES = {
     "yaml": "pyyaml",
 }
 TOOLS = {
+    "codespell_lib": "codespell",
     "coverage": "coverage",
+    "furo": "furo",
     "hypothesis": "hypothesis",
     "mypy": "mypy",
+    "myst_parser": "myst-parser",
     "pytest": "pytest",
     "ruff": "ruff",
+    "sphinx": "sphinx",
     "xdist": "pytest-xdist",
 }
 # What uses these says so itself, or is skipped; all else runs without them.

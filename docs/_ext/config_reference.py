@@ -25,23 +25,32 @@ CONFIGS = (
     "models/nanodet_plus_m.py",
     "models/nanodet_m.py",
 )
+# Plain sections whose keys are the arguments of a class.
+ARGUMENTS_OF = {"train.ema.settings": "ModelEMA"}
+# Sections with the keys of another, which has the descriptions.
+SAME_AS = {"data.val.": "data.train."}
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key: its dotted name, its value or default as written, and what it means."""
+    """One key: its dotted name, its value or default as written, and what it means.
+
+    A section's value is the name of what it builds, "" for a plain one, which needs no description.
+    """
 
     name: str
     value: str
     description: str
+    is_section: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A function or class of the package: parameters with defaults, and what ``Args`` says."""
+    """A function or class of the package: its first line, parameters with defaults, ``Args``."""
 
-    parameters: dict[str, str]
-    descriptions: dict[str, str]
+    summary: str = ""
+    parameters: dict[str, str] = dataclasses.field(default_factory=dict)
+    descriptions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def config_keys(path: Path, *, targets: dict[str, Target]) -> list[Key]:
@@ -59,6 +68,12 @@ def config_keys(path: Path, *, targets: dict[str, Target]) -> list[Key]:
             name = statement.targets[0].id
             if not name.startswith("_"):
                 keys += _keys_of(statement.value, name, comments=comments, targets=targets)
+    described = {x.name: x.description for x in keys}
+    for section, other in SAME_AS.items():
+        for i, key in enumerate(keys):
+            if key.name.startswith(section) and not key.description:
+                text = described[key.name.replace(section, other)]
+                keys[i] = dataclasses.replace(key, description=text)
     return keys
 
 
@@ -71,8 +86,9 @@ def package_targets(package: Path) -> dict[str, Target]:
             if isinstance(node, ast.ClassDef):
                 classes[node.name] = node
             elif isinstance(node, ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
                 found[node.name] = Target(
-                    _parameters(node), _arguments_section(ast.get_docstring(node) or "")
+                    _summary(text), _parameters(node), _arguments_section(text)
                 )
     return {**found, **{name: _class_target(name, classes) for name in classes}}
 
@@ -104,26 +120,42 @@ def markdown(root: Path) -> str:
 
 
 def _keys_of(
-    node: ast.expr, name: str, *, comments: _Comments, targets: dict[str, Target]
+    node: ast.expr, name: str, *, comments: _Comments, targets: dict[str, Target], line: int = 0
 ) -> Iterator[Key]:
-    """The keys below one value that is ``dict(...)``, ``L(target)(...)`` or a list of these."""
+    """The keys below one value that is ``dict(...)``, ``L(target)(...)`` or a list of these.
+
+    ``line`` is where the value's own key stands, whose comments are not those of keys beside it.
+    """
     if isinstance(node, ast.List):
         for i, element in enumerate(node.elts):
-            yield from _keys_of(element, f"{name}[{i}]", comments=comments, targets=targets)
+            yield from _keys_of(
+                element, f"{name}[{i}]", comments=comments, targets=targets, line=line
+            )
         return
     if not isinstance(node, ast.Call):
         return
-    target = targets.get(_lazy_target(node) or "", Target({}, {}))
+    target = targets.get(_lazy_target(node) or ARGUMENTS_OF.get(name, ""), Target())
     given = {x.arg: x for x in node.keywords if x.arg is not None}
     for key, keyword in given.items():
-        inner = list(_keys_of(keyword.value, f"{name}.{key}", comments=comments, targets=targets))
-        text = comments.of(keyword.value, start=keyword.lineno) or target.descriptions.get(key, "")
+        own = keyword.lineno
+        inner = list(
+            _keys_of(keyword.value, f"{name}.{key}", comments=comments, targets=targets, line=own)
+        )
+        text = comments.of(keyword.value, start=own) if own != line else ""
+        text = text or target.descriptions.get(key, "")
+        if not text and isinstance(keyword.value, ast.Call):
+            text = targets.get(_lazy_target(keyword.value) or "", Target()).summary
         value = _section_name(keyword.value) if inner else _shown(keyword.value)
-        yield Key(f"{name}.{key}", value, text)
+        yield Key(f"{name}.{key}", value, text, is_section=bool(inner))
         yield from inner
     for key, default in target.parameters.items():
-        if key not in given:
+        if key not in given and name not in ARGUMENTS_OF:
             yield Key(f"{name}.{key}", default, target.descriptions.get(key, ""))
+
+
+def _summary(docstring: str) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def _lazy_target(node: ast.Call) -> str | None:
@@ -155,12 +187,12 @@ def _parameters(function: ast.FunctionDef) -> dict[str, str]:
 
 
 def _class_target(name: str, classes: dict[str, ast.ClassDef]) -> Target:
-    """A class's ``__init__``, its own or that of its nearest base, described by all docstrings."""
-    node: ast.ClassDef | None = classes[name]
+    """A class's ``__init__``, its own or its nearest base's, described by the docstrings of all."""
     descriptions: dict[str, str] = {}
     parameters: dict[str, str] | None = None
-    seen = set()
-    while node is not None and node.name not in seen:
+    waiting, seen = [name], set()
+    while waiting:
+        node = classes[waiting.pop(0)]
         seen.add(node.name)
         init = next(
             (x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"), None
@@ -171,8 +203,8 @@ def _class_target(name: str, classes: dict[str, ast.ClassDef]) -> Target:
         if init is not None and parameters is None:
             parameters = _parameters(init)
         bases = [x.id for x in node.bases if isinstance(x, ast.Name)]
-        node = next((classes[x] for x in bases if x in classes), None)
-    return Target(parameters or {}, descriptions)
+        waiting += [x for x in bases if x in classes and x not in seen]
+    return Target(_summary(ast.get_docstring(classes[name]) or ""), parameters or {}, descriptions)
 
 
 _ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*): (?P<text>.*)")
@@ -195,7 +227,8 @@ def _arguments_section(docstring: str) -> dict[str, str]:
                 found.update(dict.fromkeys(names, entry["text"].strip()))
             else:
                 found.update({x: f"{found[x]} {line.strip()}" for x in names})
-    return found
+    # What is "as of" another class is described there, which is a base.
+    return {name: text for name, text in found.items() if not text.startswith("as of ")}
 
 
 class _Comments:
@@ -212,7 +245,7 @@ class _Comments:
                 (self.alone if alone else self.beside)[line] = token.string.lstrip("# ")
 
     def of(self, value: ast.expr, *, start: int) -> str:
-        """What stands above the line ``start`` and beside the first or last of ``value``'s lines."""
+        """What stands above line ``start`` and beside the first or last line of ``value``."""
         above: list[str] = []
         line = start - 1
         while line in self.alone:
