@@ -10,8 +10,9 @@ import config_reference
 HEAD = """\
 # All config keys
 
-A key is set in a config or on the command line, as `train.minutes=10`. A key that stands here with a
-default and that a config does not name can be set in the same way. `${…}` takes over another key's value.
+A key is set in a config or on the command line, as `train.minutes=10`. Keys that a config does not
+name, but that what it builds can be given, are listed with their defaults and are set in the same
+way. `${…}` takes over the value of another key.
 
 """
 
