@@ -1,4 +1,4 @@
-"""The site's settings, for Sphinx. It is built without network and without importing the package.
+"""The site's settings, for Sphinx. It is built and read without network.
 
 Sphinx with furo and MyST: plain Markdown that GitHub shows as well, an API reference from
 docstrings, every link and anchor between pages checked by the build itself, and a theme for light,
