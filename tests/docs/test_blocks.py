@@ -107,7 +107,8 @@ def test_broken_page_is_refused(text, tmp_path):
 
 
 def test_blocks_are_found(tmp_path):
-    text = "a\n```\nls \\\n  -l  # all\n```\n<!-- not run: no -->\n\n```sh\npwd\n```\n```{toctree}\n```"
+    text = "a\n```\nls \\\n  -l  # all\n```\n"
+    text += "<!-- not run: no -->\n\n```sh\npwd\n```\n```{toctree}\n```"
     first, second = _blocks(text, tmp_path)
     assert (first.line, first.language, first.reason) == (2, "", None)
     assert first.commands() == [["ls", "-l"]]
