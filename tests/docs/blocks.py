@@ -9,7 +9,7 @@ from pathlib import Path
 
 # A line before a block that is not run: why.
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>.+) -->")
-FENCE = re.compile(r"```(?P<language>\S*)$")
+FENCE = re.compile(r"```(?P<language>\S*)( .*)?$")
 # What Sphinx makes of itself, as tables of contents, and what is no code.
 DIRECTIVE = "{"
 
