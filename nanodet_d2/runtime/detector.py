@@ -54,6 +54,8 @@ class Detector:
         FileNotFoundError: if a file is not there.
     """
 
+    tiles: Tiles | None = None
+
     def __init__(
         self,
         path: str | Path,

@@ -121,14 +121,14 @@ def merge(
     origins = np.repeat(np.arange(len(found)), [len(x) for x in found])
     is_cut = cut(boxes, places[origins], image_size)
     known = np.where(is_cut[:, None], places[origins], [0, 0, image_size[1], image_size[0]])
-    order = np.argsort(-scores, kind="stable")
     kept = _Kept(len(boxes), nms_threshold)
-    for i in order.tolist():
+    for i in np.argsort(-scores, kind="stable").tolist():
         kept.take(boxes[i], float(scores[i]), int(classes[i]), known[i], bool(is_cut[i]))
+    rows = np.flatnonzero(kept.is_there)
     return Detections(
-        xyxy=kept.boxes[: kept.count].copy(),
-        confidence=kept.scores[: kept.count].astype(np.float32),
-        class_id=kept.classes[: kept.count].copy(),
+        xyxy=kept.boxes[rows],
+        confidence=kept.scores[rows].astype(np.float32),
+        class_id=kept.classes[rows],
         class_names=found[0].class_names,
         image_size=image_size,
     )
@@ -144,7 +144,7 @@ def cut(boxes: np.ndarray, places: np.ndarray, image_size: tuple[int, int]) -> n
 
 
 class _Kept:
-    """The boxes that are kept so far, of which each is an object of its own.
+    """The boxes that are kept so far, best first, of which each is an object of its own.
 
     ``known`` is where the extent of a box's object has been seen: the slice of a cut box, the whole
     picture for others.
@@ -157,25 +157,27 @@ class _Kept:
         self.scores = np.zeros(most, np.float64)
         self.classes = np.zeros(most, np.int64)
         self.is_cut = np.zeros(most, bool)
+        self.is_there = np.zeros(most, bool)  # not part of another one, as turned out later
         self.nms_threshold = nms_threshold
 
     def take(
         self, box: np.ndarray, score: float, label: int, known: np.ndarray, is_cut: bool
     ) -> None:
-        """Keep a box, the next best, or find that it is a part of one that is kept."""
-        rivals = np.flatnonzero(self.classes[: self.count] == label)
+        """Keep a box, the next best, or find that it belongs to what is kept."""
+        is_rival = self.is_there[: self.count] & (self.classes[: self.count] == label)
+        rivals = np.flatnonzero(is_rival)
         same = rivals[self._is_same(box, score, known, is_cut, rivals)]
         if not len(same):
             self._put(self.count, box, known, is_cut)
             self.scores[self.count], self.classes[self.count] = score, label
+            self.is_there[self.count] = True
             self.count += 1
-            return
-        best = int(same[0])
-        if not self.is_cut[best]:
-            return
-        if is_cut:
-            box, known = _around(box, self.boxes[best]), _around(known, self.known[best])
-        self._put(best, box, known, is_cut)
+        elif self.is_cut[same].all():  # else it tells nothing new
+            if is_cut:
+                box = _around(box, self.boxes[same])
+                known = _around(known, self.known[same])
+            self.is_there[same[1:]] = False
+            self._put(int(same[0]), box, known, is_cut)
 
     def _put(self, i: int, box: np.ndarray, known: np.ndarray, is_cut: bool) -> None:
         self.boxes[i], self.known[i], self.is_cut[i] = box, known, is_cut
@@ -206,9 +208,10 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.concatenate([low, np.maximum(low, high)], axis=-1)
 
 
-def _around(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The box around two."""
-    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+def _around(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The box around a box (4,) and others (M, 4)."""
+    low = np.minimum(box[:2], boxes[:, :2].min(axis=0))
+    return np.concatenate([low, np.maximum(box[2:], boxes[:, 2:].max(axis=0))])
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
