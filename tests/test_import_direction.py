@@ -20,7 +20,7 @@ FLOORS = (
     ("resolve",),
     ("zoo",),
     ("modeling", "data"),
-    ("checkpoint", "layers", "config", "compat", "conformance"),
+    ("checkpoint", "layers", "config", "compat", "conformance", "tracking"),
     ("runtime",),
     ("importing", "get_detectron2"),
 )
@@ -36,6 +36,7 @@ ONLY = {
     "data": {"runtime"},
     "checkpoint": {"runtime"},
     "conformance": {"runtime"},
+    "tracking": {"runtime"},
     "layers": set(),
     "config": set(),
     "compat": set(),
