@@ -84,7 +84,7 @@ def track_recording(seen: Sequence[Seen], settings: Settings, frame_rate: float)
     """Run a tracker on what was found."""
     follow = Follower(settings, frame_rate)
     parts = [(x.number + 1, follow(x.found, x.seconds)) for x in seen]
-    sizes = [len(tracked) for _, tracked in parts]
+    sizes = np.array([len(tracked) for _, tracked in parts], np.int64)
     return MotTable(
         frames=np.repeat(np.array([number for number, _ in parts], np.int64), sizes),
         ids=np.concatenate([np.zeros(0, np.int64), *(x.ids for _, x in parts)]),
@@ -168,7 +168,8 @@ def _proposals(
     """Thresholds to try, the most likely ones first."""
     weak = [x for x in scores if 0 < x < _bar(settings)]
     name = "high" if settings.tracker in _ONE_ASSOCIATION else "low"
-    lower = [(name, math.floor(100 * min(weak)) / 100)] if weak else []
+    # in whole hundredths; a float32 score of 0.22 is a little less
+    lower = [(name, math.floor(100 * min(weak) + 1e-3) / 100)] if weak else []
     needed = math.ceil(10 * _SLACK * seconds) / 10
     longer = [("lost", needed)] if needed > settings.lost else []
     others = sorted((x for x in _IOUS if x != settings.iou), key=lambda x: abs(x - settings.iou))
