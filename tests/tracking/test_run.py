@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from nanodet_d2 import cli
+from nanodet_d2.cli.verbs import track
 from nanodet_d2.runtime import sources
 from nanodet_d2.runtime.sources import open_inputs
 from nanodet_d2.tracking import Settings
@@ -207,10 +209,6 @@ def test_the_command_refuses(clip, tmp_path, capsys, more, message):
     ],
 )
 def test_thresholds_follow_those_that_are_given(given, expected):
-    import argparse
-
-    from nanodet_d2.cli.verbs import track
-
     parser = argparse.ArgumentParser()
     track.add_arguments(parser)
     settings = track._settings(parser.parse_args(["model.onnx", "--input", "x", *given]))
