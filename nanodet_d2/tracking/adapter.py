@@ -90,7 +90,8 @@ class LibraryTracker:
         import trackers
 
         self._supervision = supervision
-        self._least_score = settings.low
+        # Below ``high`` only ByteTrack has a use for boxes.
+        self._least_score = settings.low if settings.tracker == "bytetrack" else settings.high
         shared: dict[str, Any] = {
             "frame_rate": frame_rate,
             "lost_track_buffer": round(settings.lost * _BUFFER_RATE),
@@ -103,8 +104,7 @@ class LibraryTracker:
             self.tracker: Any = trackers.ByteTrackTracker(**shared, **start, **high)
         elif settings.tracker == "ocsort":
             self.tracker = trackers.OCSORTTracker(**shared, **high)
-        else:  # it knows one association
-            self._least_score = settings.high
+        else:
             self.tracker = trackers.SORTTracker(**shared, **start)
 
     def update(self, found: Detections, seconds: float) -> Tracked:

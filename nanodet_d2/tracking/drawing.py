@@ -9,7 +9,7 @@ import numpy as np
 
 from nanodet_d2.runtime.draw import Style, class_color, draw_boxes
 
-from .areas import Areas
+from .areas import Areas, Point
 from .tracked import Tracked
 
 _WHITE = (255, 255, 255)
@@ -58,7 +58,9 @@ def draw_tracks(
 
 def _draw_areas(image: np.ndarray, areas: Areas, texts: dict[str, str]) -> None:
     style = Style.of(image)
-    shapes = [(x.name, (x.start, x.end), False) for x in areas.lines]
+    shapes: list[tuple[str, tuple[Point, ...], bool]] = [
+        (x.name, (x.start, x.end), False) for x in areas.lines
+    ]
     shapes += [(x.name, x.corners, True) for x in areas.zones]
     for name, points, closed in shapes:
         corners = np.rint(points).astype(np.int32)

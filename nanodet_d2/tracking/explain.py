@@ -34,7 +34,7 @@ CAUSES = (MISSED, LOW_SCORE, ASSOCIATION)
 FLOOR = 0.01  # lowest score that is recorded to explain with
 OPTIONS = {"low": "--low", "high": "--high", "iou": "--min-iou", "lost": "--lost"}
 _IOUS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # that are tried
-_ONE_ASSOCIATION = ("sort", "nearest")  # trackers that look at nothing below ``high``
+_ONE_ASSOCIATION = ("sort", "ocsort", "nearest")  # trackers that look at nothing below ``high``
 _SLACK = 1.1  # of the seconds that a track has to be kept
 
 
@@ -180,7 +180,7 @@ def _proposals(
 
 
 def _changed(settings: Settings, name: str, value: float) -> Settings:
-    changed = {name: value}
+    changed: dict[str, Any] = {name: value}
     if name == "high":
         changed["low"] = min(settings.low, value)
     return dataclasses.replace(settings, **changed)

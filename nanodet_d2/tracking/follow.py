@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanodet_d2.runtime import Detections
 from nanodet_d2.runtime.run import in_words
 from nanodet_d2.runtime.sources import DEFAULT_FPS, Frame, Source, Video
@@ -141,7 +143,7 @@ class FollowVideo:
         else:
             self.failures.success()
 
-    def _use(self, frame: Frame, number: int, seconds: float, found: Detections) -> Any:
+    def _use(self, frame: Frame, number: int, seconds: float, found: Detections) -> np.ndarray:
         """Returns the picture with the tracks, or as it is if none is wanted."""
         if self.wish.record:
             self.seen.append(Seen(number, seconds, found))
