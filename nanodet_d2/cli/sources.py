@@ -59,6 +59,8 @@ def add_tiles(parser: argparse.ArgumentParser) -> None:
     add("--tiles", type=int, metavar="SIZE", help="cut pictures into slices of so many pixels a "
         "side, e.g. 640, and merge what is found")  # fmt: skip
     add("--overlap", type=float, default=0.2, help="of the slices (default: %(default)s)")
+    add("--levels", type=int, default=1, metavar="N", help="sizes of slices, each twice the one "
+        "before (default: %(default)s)")  # fmt: skip
     add("--tiles-only", action="store_true", help="do not look at the whole picture as well")
 
 
@@ -68,7 +70,8 @@ def tiles_of(args: argparse.Namespace) -> runtime.Tiles | None:
         return None
     from nanodet_d2.runtime import Tiles
 
-    return Tiles(size=args.tiles, overlap=args.overlap, whole=not args.tiles_only)
+    whole = not args.tiles_only
+    return Tiles(size=args.tiles, overlap=args.overlap, whole=whole, levels=args.levels)
 
 
 def open_detector(

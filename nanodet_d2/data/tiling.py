@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 MIN_VISIBLE = 0.4  # of a box's area, below which a slice does not show the object
 _EMPTY = 0.5  # slices without a box, for each with one
-_KEYS = ("size", "overlap", "whole", "min_visible")
+_KEYS = ("size", "overlap", "whole", "levels", "min_visible")
 
 Record = dict[str, Any]
 
@@ -36,9 +36,9 @@ def tile_records(
 
     Args:
         records: detectron2's data set dicts.
-        tiles: side of a slice; a mapping of ``size``, ``overlap``, ``whole`` and ``min_visible``;
-            ``Tiles``; or "auto", what :func:`nanodet_d2.data.plan.propose` says. None leaves all as
-            it is.
+        tiles: side of a slice; a mapping of ``size``, ``overlap``, ``whole``, ``levels`` and
+            ``min_visible``; ``Tiles``; or "auto", what :func:`nanodet_d2.data.plan.propose` says.
+            None leaves all as it is.
         input_size: (height, width) of the samples; needed for "auto".
 
     Raises:

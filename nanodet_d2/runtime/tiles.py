@@ -33,48 +33,58 @@ class Tiles:
         size: side of a slice, pixels of the picture; each is stretched to the network's input.
         overlap: least share of a slice that the next one shows, too.
         whole: whether the picture as a whole is looked at as well, for what no slice shows whole.
+        levels: slices of so many sizes, each twice the one before, as long as the picture is
+            larger: for objects that are too large for a slice, and too small in the whole picture.
 
     Raises:
-        ValueError: for a size below 16, or an overlap that is not at least 0 and below 0.9.
+        ValueError: for a size below 16, an overlap that is not at least 0 and below 0.9, or levels
+            that are not 1 to 8.
     """
 
     size: int = 640
     overlap: float = 0.2
     whole: bool = True
+    levels: int = 1
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 16:
             raise ValueError(f"tiles of size {self.size!r}; allowed: whole numbers from 16 on")
         if not 0 <= self.overlap < 0.9:
             raise ValueError(f"overlap {self.overlap} of tiles; allowed: 0 to below 0.9")
+        if type(self.levels) is not int or not 1 <= self.levels <= 8:
+            raise ValueError(f"levels {self.levels!r} of tiles; allowed: 1 to 8")
 
 
 def slices(height: int, width: int, tiles: Tiles) -> np.ndarray:
-    """The slices of a picture, row by row, and last, if wanted, the whole picture.
+    """The slices of a picture, row by row, those of the smallest size first, and last, if wanted,
+    the whole picture.
 
-    They are spread evenly, so that all have the same size; a picture that is smaller than a slice
-    in a direction is not cut there.
+    They are spread evenly, so that all of a level have the same size; a picture that is smaller
+    than a slice in a direction is not cut there.
 
     Returns:
         (T, 4) int64.
     """
-    rows, columns = _starts(height, tiles), _starts(width, tiles)
-    found = [
-        (x, y, min(x + tiles.size, width), min(y + tiles.size, height))
-        for y in rows
-        for x in columns
-    ]
+    found: list[tuple[int, int, int, int]] = []
+    for size in (tiles.size * 2**level for level in range(tiles.levels)):
+        if found and size >= max(height, width):
+            break
+        found += [
+            (x, y, min(x + size, width), min(y + size, height))
+            for y in _starts(height, size, tiles.overlap)
+            for x in _starts(width, size, tiles.overlap)
+        ]
     if tiles.whole and len(found) > 1:
         found.append((0, 0, width, height))
     return np.array(found, np.int64)
 
 
-def _starts(length: int, tiles: Tiles) -> list[int]:
+def _starts(length: int, size: int, overlap: float) -> list[int]:
     """Where slices begin along a side."""
-    if length <= tiles.size:
+    if length <= size:
         return [0]
-    step = max(1, math.floor(tiles.size * (1 - tiles.overlap)))
-    last = length - tiles.size
+    step = max(1, math.floor(size * (1 - overlap)))
+    last = length - size
     count = -(-last // step)
     return [i * last // count for i in range(count + 1)]
 

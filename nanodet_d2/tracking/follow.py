@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nanodet_d2.runtime import Detections
-from nanodet_d2.runtime.run import in_words
+from nanodet_d2.runtime.run import MAX_FAILURES, MAX_NAMED, in_words
 from nanodet_d2.runtime.sources import DEFAULT_FPS, Frame, Source, Video
 
 from .adapter import Follower, memory_of
@@ -22,8 +22,6 @@ from .results import TrackResults
 from .settings import Settings
 
 _TRAIL = 1.5  # seconds
-_MAX_FAILURES = 20  # frames in a row, after which a video is given up
-_MAX_NAMED = 5  # failed frames of a video that are told one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +77,15 @@ class Failures:
             ValueError: if there were too many, one after the other.
         """
         self._count, self._in_a_row = self._count + 1, self._in_a_row + 1
-        if self._count <= _MAX_NAMED:
+        if self._count <= MAX_NAMED:
             number = "" if frame.number is None else f", frame {frame.number}"
             self.problems.append(f"{frame.name}{number}: {in_words(error)}")
-        if self._in_a_row == _MAX_FAILURES:
+        if self._in_a_row == MAX_FAILURES:
             raise ValueError(f"{frame.name}: given up after {self._in_a_row} failures in a row")
 
     def close(self) -> list[str]:
         """All problems."""
-        more = self._count - _MAX_NAMED
+        more = self._count - MAX_NAMED
         return [*self.problems, *([f"{more} more frames failed"] if more > 0 else [])]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
+from nanodet_d2 import cli
 from nanodet_d2.data.shapes import draw_picture
 from nanodet_d2.predictor import Detector as AnyDetector
 from nanodet_d2.runtime import Detections, Detector, Tiles
@@ -49,6 +52,14 @@ def test_slices_by_hand():
     assert PLACES.tolist() == [[0, 0, 100, 100], [60, 0, 160, 100]]
 
 
+def test_levels_by_hand():
+    tiles = Tiles(size=64, overlap=0.0, whole=True, levels=8)
+    places = slices(128, 256, tiles).tolist()
+    assert len(places) == 2 * 4 + 1 * 2 + 1 and places[0] == [0, 0, 64, 64]
+    assert places[8:] == [[0, 0, 128, 128], [128, 0, 256, 128], [0, 0, 256, 128]]
+    assert slices(40, 40, tiles).tolist() == [[0, 0, 40, 40]]
+
+
 def test_a_small_picture_is_one_slice():
     for height, width in ((64, 64), (10, 20), (64, 1)):
         assert slices(height, width, Tiles(size=64)).tolist() == [[0, 0, width, height]]
@@ -80,6 +91,7 @@ def test_slices_cover_all_with_at_least_the_overlap(seed):
         ({"size": 64.0}, "allowed: whole numbers"),
         ({"overlap": 0.9}, "overlap 0.9 of tiles; allowed: 0 to below 0.9"),
         ({"overlap": -0.1}, "allowed: 0 to below 0.9"),
+        ({"levels": 0}, "levels 0 of tiles; allowed: 1 to 8"),
     ],
 )
 def test_what_is_refused(arguments, message):
@@ -145,9 +157,9 @@ def blobs(images: list[np.ndarray]) -> list[Detections]:
     return result
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole, levels", [(False, 1), (True, 1), (False, 2), (True, 3)])
 @pytest.mark.parametrize("seed", range(20))
-def test_rectangles_of_any_size_are_found_whole(seed, whole):
+def test_rectangles_of_any_size_are_found_whole(seed, whole, levels):
     """Those that no slice shows whole, too: a detector without mistakes gives the truth."""
     rng = np.random.default_rng(seed)
     image, truth = np.zeros((410, 530, 3), np.uint8), []
@@ -157,7 +169,7 @@ def test_rectangles_of_any_size_are_found_whole(seed, whole):
         if not image[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2].any():
             image[y0:y1, x0:x1] = 255
             truth.append([x0, y0, x1, y1])
-    tiles = Tiles(size=128, overlap=0.3, whole=whole)
+    tiles = Tiles(size=128, overlap=0.3, whole=whole, levels=levels)
     result = detect_in_slices(blobs, image, tiles, batch=3, nms_threshold=0.6)
     assert sorted(result.xyxy.tolist()) == sorted(truth) and len(truth) > 5
     assert (np.diff(result.confidence) <= 0).all()
@@ -199,3 +211,22 @@ def test_a_list_of_pictures_and_none_cut(small_models):
     for result in cut_up([picture, picture]):
         np.testing.assert_array_equal(result.xyxy, expected.xyxy)
         np.testing.assert_array_equal(result.confidence, expected.confidence)
+
+
+def test_the_command_cuts_pictures(small_models, tmp_path):
+    picture = draw_picture(0, "val", 3, 200)[0]
+    cv2.imwrite(str(tmp_path / "large.png"), picture)
+    path, output = small_models.file("torchscript"), tmp_path / "out"
+    arguments = ["predict", str(path), str(tmp_path / "large.png"), "--output", str(output)]
+    more = ["--threshold", "0.05", "--tiles", "90", "--overlap", "0.3", "--levels", "2"]
+    assert cli.main([*arguments, *more, "--tiles-only"]) == 0
+    content = json.loads((output / "detections.json").read_text())
+    tiles = Tiles(size=90, overlap=0.3, whole=False, levels=2)
+    expected = Detector(path, tiles=tiles, score_thresh=0.05)(picture)
+    assert len(content["annotations"]) == len(expected) > 0
+    assert len(Detector(path, score_thresh=0.05)(picture)) != len(expected)
+
+
+def test_a_config_is_not_evaluated_in_slices(capsys):
+    assert cli.main(["eval", "nanodet-plus-m-416", "--tiles", "640"]) == 2
+    assert "--tiles is for an exported file" in capsys.readouterr().err

@@ -157,6 +157,7 @@ def test_modules(node, tmp_path):
             slice_case(50, 60, Tiles(size=100)),
             slice_case(2501, 3333, Tiles(size=641, overlap=0.23, whole=False)),
             slice_case(997, 100, Tiles(size=97, overlap=0.89)),
+            slice_case(1000, 700, Tiles(size=100, levels=4)),
         ],
         "merges": [merge_case(rng) for _ in range(5)],
         "images": [

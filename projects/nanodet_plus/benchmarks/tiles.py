@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of its pictures")
     parser.add_argument("--sizes", type=int, nargs="+", default=[640], help="of the slices")
     parser.add_argument("--overlaps", type=float, nargs="+", default=[0.2])
+    parser.add_argument("--levels", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     common.start(args)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -62,12 +64,12 @@ def main() -> None:
     most = MOST * GRID**2
     rows["sheets, one pass"] = measure(detector, sheets_truth, pictures, most)
     detector.metadata = plain
-    for size in args.sizes:
-        for overlap in args.overlaps:
-            for whole in (True, False):
-                detector.tiles = Tiles(size=size, overlap=overlap, whole=whole)
-                name = f"sheets, tiles {size}, overlap {overlap:g}{', and whole' if whole else ''}"
-                rows[name] = measure(detector, sheets_truth, pictures, most)
+    choices = itertools.product(args.sizes, args.overlaps, args.levels, (True, False))
+    for size, overlap, levels, whole in choices:
+        detector.tiles = Tiles(size=size, overlap=overlap, whole=whole, levels=levels)
+        name = f"sheets, tiles {size}, overlap {overlap:g}, levels {levels}"
+        name += ", and whole" if whole else ""
+        rows[name] = measure(detector, sheets_truth, pictures, most)
     header = ["", *AREAS, "s per picture"]
     table = [(name, *(f"{x[key]:.2f}" for key in header[1:])) for name, x in rows.items()]
     common.show(common.table(table, header))

@@ -6,7 +6,7 @@ const SAME = 0.5;
 const TRUST = 0.5;
 
 /** Where slices begin along a side. */
-function starts(length, { size, overlap }) {
+function starts(length, size, overlap) {
   if (length <= size) return [0];
   const step = Math.max(1, Math.floor(size * (1 - overlap)));
   const last = length - size;
@@ -15,16 +15,23 @@ function starts(length, { size, overlap }) {
 }
 
 /**
- * The slices of a picture, row by row, and last, if wanted, the whole picture.
+ * The slices of a picture, row by row, those of the smallest size first, and last, if wanted, the
+ * whole picture.
  *
- * @param {{size: number, overlap: number, whole: boolean}} tiles
+ * @param {{size: number, overlap: number, whole: boolean, levels?: number}} tiles
  * @returns {number[][]} boxes
  */
 export function slices(height, width, tiles) {
-  const found = starts(height, tiles).flatMap((y) =>
-    starts(width, tiles).map((x) => [
-      x, y, Math.min(x + tiles.size, width), Math.min(y + tiles.size, height),
-    ]));
+  const found = [];
+  for (let level = 0; level < (tiles.levels ?? 1); level++) {
+    const size = tiles.size * 2 ** level;
+    if (level > 0 && size >= Math.max(height, width)) break;
+    for (const y of starts(height, size, tiles.overlap)) {
+      for (const x of starts(width, size, tiles.overlap)) {
+        found.push([x, y, Math.min(x + size, width), Math.min(y + size, height)]);
+      }
+    }
+  }
   if (tiles.whole && found.length > 1) found.push([0, 0, width, height]);
   return found;
 }
