@@ -122,11 +122,11 @@ def _run_one(
             failures.add(frame, error)
             return None
         failures.success()
+        bar.set_postfix_str(detector.rate(), refresh=False)  # in the thread that times the calls
         return found
 
     def use(frame: Frame, found: Detections | None) -> None:
         follow(frame, found)
-        bar.set_postfix_str(detector.rate(), refresh=False)
         bar.update()
 
     live = isinstance(source, Video) and source.camera
