@@ -50,13 +50,13 @@ def test_an_id_is_one_object_that_moves_steadily(clip):
 
 def test_pillars_hide_objects_for_a_while():
     gaps = 0
-    for index in range(4):
+    for index in range(2):
         seen: dict[int, list[int]] = {}
         for frame, (_, objects) in enumerate(draw_clip(0, "val", index, frames=150, size=SIZE)):
             for number in objects:
                 seen.setdefault(number, []).append(frame)
         gaps += sum(int((np.diff(frames) > 3).sum()) for frames in seen.values())
-    assert gaps >= 4
+    assert gaps >= 2
     scene, _ = make_scene(0, "val", 0, SIZE)
     assert scene.pillars and scene.pillars[0][0].any(axis=0).sum() < 0.3 * SIZE
 
