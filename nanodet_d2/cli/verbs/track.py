@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELP = "give objects ids that last over videos or from a camera, count them, and score the ids"
 EXAMPLES = (
-    "nanodet-d2 track model.onnx --input clip.mp4 --tracker nearest",
+    "nanodet-d2 track model.onnx --input clip.mp4",
     "nanodet-d2 track model.onnx --input clip.mp4 --every 2 --line gate:10,50,90,50 "
     "--tracker nearest --output output/gate",
 )
