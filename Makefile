@@ -61,6 +61,10 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 	@$(PY) $(WEB)/serve.py $(ARGS)
 
+.PHONY: cpp
+cpp: $(READY) ## build the C++ programs into output/cpp (the first time minutes: ncnn)
+	@$(PY) projects/nanodet_plus/cpp/build.py $(ARGS)
+
 # Two processes with a thread each; ARGS="-n 0" runs the tests in one.
 ONE_THREAD = OMP_NUM_THREADS=1 $(PY)
 PYTEST = -m pytest -q -n 2 --dist worksteal tests

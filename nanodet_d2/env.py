@@ -44,7 +44,6 @@ OPTIONAL = {
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
-    "nncf": ("nncf",),
     "ncnn": ("ncnn",),
     "pnnx": ("pnnx",),
     "MNN": ("MNN",),

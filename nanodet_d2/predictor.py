@@ -53,6 +53,7 @@ class Detector(runtime.Detector):
         metadata: str | Path | None = None,
         input_size: Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
         device: str | None = None,
         tiles: Tiles | None = None,
     ):
@@ -64,7 +65,7 @@ class Detector(runtime.Detector):
             backend = PyTorch(loaded, num_threads, device)
             described = dataclasses.replace(loaded.metadata.input, dynamic=True)
             found = dataclasses.replace(loaded.metadata, input=described)
-            self._use(backend, found, found.name, score_thresh, input_size, max_pixels)
+            self._use(backend, found, found.name, score_thresh, input_size, max_pixels, nms)
             self.tiles = tiles
             return
         if weights is not None:
@@ -76,6 +77,7 @@ class Detector(runtime.Detector):
             metadata=metadata,
             input_size=input_size,
             max_pixels=max_pixels,
+            nms=nms,
             device=device,
             tiles=tiles,
         )

@@ -13,6 +13,7 @@ PACKAGE = "nanodet_d2"
 FLOORS = (
     ("__main__",),
     ("cli",),
+    ("shipping",),
     ("benchmark",),
     ("predictor",),
     ("export", "doctor", "env"),

@@ -58,7 +58,7 @@ def benchmark(
         (output / "runtimes.json").write_text(json.dumps(facts, indent=1))
 
     try:
-        measure_all(kept, image, threads, rounds)
+        measure_all(kept, [image], threads, rounds)
         save()  # a runtime that crashes takes the process with it
         if data is not None:
             score_all(kept, *data, threads[-1])

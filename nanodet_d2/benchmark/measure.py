@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
+import itertools
 import logging
 import random
 import time
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanodet_d2.export.score import score
-from nanodet_d2.predictor import Detector
+from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends.torchscript import torch_threads
 
 from .models import Model
@@ -30,24 +30,26 @@ logger = logging.getLogger(__name__)
 
 
 def measure_all(
-    models: Sequence[Model], image: np.ndarray, threads: Sequence[int], rounds: int
+    models: Sequence[Model], images: Sequence[np.ndarray], threads: Sequence[int], rounds: int
 ) -> None:
     """Add to each model's facts its ``latency`` by number of threads."""
     with tqdm(total=len(threads) * rounds * len(models), unit="block", desc="latency") as bar:
         for count in threads:
             detectors = {model.name: model.open(count) for model in models}
-            with torch_threads(count), _opencv_threads(count):
-                found = measure(detectors, image, rounds=rounds, bar=bar)
+            with all_threads(count):
+                found = measure(detectors, images, rounds=rounds, bar=bar)
             for model in models:
                 model.facts.setdefault("latency", {})[str(count)] = found[model.name]
 
 
 @contextlib.contextmanager
-def _opencv_threads(count: int) -> Iterator[None]:
+def all_threads(count: int) -> Iterator[None]:
+    """In here torch and OpenCV have so many threads."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(count)
     try:
-        yield
+        with torch_threads(count):
+            yield
     finally:
         cv2.setNumThreads(before)
 
@@ -57,28 +59,40 @@ def score_all(models: Sequence[Model], json_file: Path, images: Path, threads: i
     logging.getLogger("detectron2").setLevel(logging.WARNING)
     for model in tqdm(models, unit="model", desc="AP"):
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-                metrics = score(model.open(threads), json_file, images)
+            model.facts["AP"] = average_precision(model.open(threads), json_file, images)
         except ValueError as error:
             logger.error("No AP of %s: %s", model.name, error)
-            continue
-        # detectron2 gives NaN if nothing was found at all
-        model.facts["AP"] = float(np.nan_to_num(metrics["bbox"]["AP"]))
+
+
+def average_precision(detector: Detector, json_file: Path, images: Path) -> float:
+    """AP on a data set in COCO format, in percent.
+
+    Raises:
+        ValueError: as ``score``.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        metrics = score(detector, json_file, images)
+    return float(np.nan_to_num(metrics["bbox"]["AP"]))  # NaN if nothing was found at all
 
 
 def measure(
-    detectors: Mapping[str, Detector], image: np.ndarray, *, rounds: int, bar: tqdm
+    detectors: Mapping[str, Detector], images: Sequence[np.ndarray], *, rounds: int, bar: Any
 ) -> dict[str, dict[str, Any]]:
-    """Latencies of each detector for one image, ``network`` alone and ``total``."""
-    prepared = {name: detector.prepare([image]) for name, detector in detectors.items()}
+    """Latencies of each detector, ``network`` alone and ``total``, for images in turn, which are
+    the same ones for all."""
+    prepared = {
+        name: itertools.cycle([detector.prepare([image]) for image in images])
+        for name, detector in detectors.items()
+    }
+    given = {name: itertools.cycle(images) for name in detectors}
     network: dict[str, list[float]] = {name: [] for name in detectors}
     total: dict[str, list[float]] = {name: [] for name in detectors}
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(detectors), len(detectors)):
             detector = detectors[name]
-            network[name] += _block(functools.partial(detector.run, prepared[name]))
-            total[name] += _block(functools.partial(detector, image))
+            network[name] += block(detector.run, prepared[name])
+            total[name] += block(detector, given[name])
             bar.update()
     return {
         name: {
@@ -90,14 +104,23 @@ def measure(
     }
 
 
-def _block(call: Callable[[], Any]) -> list[float]:
+def block(
+    call: Callable[[Any], Any], given: Iterator[Any], *, calls: int = BLOCK, warm_up: int = 1
+) -> list[float]:
+    """Seconds of calls in a row, each with the next of what is given.
+
+    Args:
+        calls: all of them.
+        warm_up: how many of them are not counted.
+    """
     seconds = []
     time.sleep(PAUSE)
-    for _ in range(BLOCK):
+    for _ in range(calls):
+        x = next(given)
         begin = time.perf_counter()
-        call()
+        call(x)
         seconds.append(time.perf_counter() - begin)
-    return seconds[1:]
+    return seconds[warm_up:]
 
 
 def _summary(seconds: Sequence[float]) -> dict[str, float]:

@@ -17,6 +17,10 @@ SOURCE_HELP = (
     "a name (see nanodet-d2 zoo), a checkpoint that a training wrote, a config, or an exported "
     "file. Configs and TorchScript files are programs: run only those that you trust"
 )
+NMS = ("plain", "voting")  # as runtime/checks.py has them
+NMS_HELP = (
+    "plain, or voting: boxes move to the mean of those that they suppress (default: the model's)"
+)
 CONFIG_HELP = "a config, or a name (see nanodet-d2 zoo)"
 _INIT = "train.init_checkpoint="
 
@@ -49,6 +53,7 @@ class Options:
     metadata: Path | None = None
     input_size: tuple[int, int] | None = None
     max_pixels: int | None = None
+    nms: str | None = None
     device: str | None = None
     tiles: runtime.Tiles | None = None
 

@@ -1,7 +1,7 @@
 """Writing a kit for a model's file, and reading one. A kit is a folder:
 
 - ``contract.json``: see ``contract.py``;
-- ``picture_0.png``, …;
+- ``picture_0.png``, …, and the same as ``picture_0.ppm`` for programs that read nothing else;
 - ``picture_0.tensor.npy``, ``.raw.<output>.npy``, ``.candidates.npy``, ``.kept.npy``,
   ``.boxes.npy``: the stages (see ``stages.py``), outputs as the file gives them;
 - ``expected.json``: a result (see ``result.py``) that is right, with all rows in it.
@@ -96,8 +96,9 @@ def write_kit(
     _clear(folder)
     expected = {}
     for name, image in pictures.items():
-        if not cv2.imwrite(str(folder / name), image):
-            raise OSError(f"{folder / name} cannot be written")
+        for path in (folder / name, (folder / name).with_suffix(".ppm")):
+            if not cv2.imwrite(str(path), image):
+                raise OSError(f"{path} cannot be written")
         expected[name] = _write_stages(folder, Path(name).stem, found[name], x)
     contract = contract_of(x, file=Path(model).name, format=backend_of(model).format)
     _write_json(folder / CONTRACT_FILE, contract)

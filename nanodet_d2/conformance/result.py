@@ -1,6 +1,7 @@
 """What a port wrote down: ``{"pictures": {"picture_0.png": {"tensor": …, "boxes": …}, …}}``.
 
-Of each picture any of the stages (see ``stages.py``), each an array in one of three forms:
+A picture's name may have another suffix: ``picture_0.ppm`` is the same one. Of each picture any of
+the stages (see ``stages.py``), each an array in one of three forms:
 
 - nested lists;
 - the path of a ``.npy`` file, from the json's folder;
@@ -46,15 +47,17 @@ def read_result(path: str | Path, x: ExportMetadata, names: Sequence[str]) -> di
     pictures = content.get("pictures") if isinstance(content, dict) else None
     if not isinstance(pictures, dict):
         raise ValueError(f'{path}: needed: {{"pictures": {{"{names[0]}": {{…}}, …}}}}')
-    unknown = [printable(name) for name in pictures if name not in names]
+    given = {Path(name).stem: name for name in pictures}
+    stems = {Path(name).stem: name for name in names}
+    unknown = [printable(name) for stem, name in given.items() if stem not in stems]
     if unknown:
         raise ValueError(f"{path}: no such picture in the kit: {', '.join(unknown)}; there are: "
                          f"{', '.join(names)}")  # fmt: skip
-    missing = [name for name in names if name not in pictures]
+    missing = [name for stem, name in stems.items() if stem not in given]
     if missing:
         raise ValueError(f"{path} lacks the kit's {', '.join(missing)}")
-    return {name: _read_picture(pictures[name], x, f"{path}: {name}", path.parent)
-            for name in names}  # fmt: skip
+    return {name: _read_picture(pictures[given[stem]], x, f"{path}: {name}", path.parent)
+            for stem, name in stems.items()}  # fmt: skip
 
 
 def _load_json(path: Path) -> Any:

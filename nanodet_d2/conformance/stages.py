@@ -6,7 +6,7 @@ Letters: P priors, C classes, R reg_max, H, W input, K rows. The stages' arrays:
 - ``raw`` (P, C + 4 * (R + 1)): scores and box logits; of a decoded file (P, C + 4): scores and
   boxes.
 - ``candidates``, ``kept`` (K, 6): ``x0, y0, x1, y1, score, class``, best first, in pixels of the
-  input; before and after NMS.
+  input; before and after NMS, whose voting moves boxes.
 - ``boxes`` (K, 6): the same in pixels of the picture: what is found. An end2end file has no other.
 """
 
@@ -114,7 +114,17 @@ def gather(decoded: np.ndarray, x: ExportMetadata) -> np.ndarray:
 def suppress(rows: np.ndarray, x: ExportMetadata) -> np.ndarray:
     """The stage ``kept`` of candidates."""
     kept = decode_numpy.suppress(rows[:, :4], rows[:, 5], x.nms_threshold, x.max_detections)
-    return rows[kept]
+    return vote(rows, kept, x)
+
+
+def vote(rows: np.ndarray, kept: list[int], x: ExportMetadata) -> np.ndarray:
+    """The candidates that are kept, moved by the others where the contract says so."""
+    found = rows[kept]
+    if x.vote_above is not None:
+        columns = (rows[:, :4], rows[:, 4], rows[:, 5])
+        is_full = len(kept) == x.max_detections
+        found[:, :4] = decode_numpy.vote(*columns, kept, x.nms_threshold, x.vote_above, is_full)
+    return found
 
 
 def scale(rows: np.ndarray, x: ExportMetadata, size: Sequence[int]) -> np.ndarray:

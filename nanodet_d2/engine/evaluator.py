@@ -43,6 +43,11 @@ class DetectionEvaluator(COCOEvaluator):
         )
         self._complete_annotations()
 
+    def found(self) -> tuple[Any, list[dict[str, Any]]]:
+        """After an evaluation: the ground truth as pycocotools has it, and the detections of all
+        pictures as a COCO file has them."""
+        return self._coco_api, [x for one in self._predictions for x in one.get("instances", ())]
+
     def _complete_annotations(self) -> None:
         """Fill in the fields that pycocotools needs and hand-made files lack or mean otherwise."""
         content = self._coco_api.dataset

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from nanodet_d2.runtime.files import list_images
 from nanodet_d2.runtime.images import load_image
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_COUNT = 300  # beyond so many, ranges of activations hardly change
 
@@ -31,10 +33,10 @@ def calibration_pictures(folder: Path, count: int) -> list[Path]:
     return chosen
 
 
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
+def spread(some: Sequence[T], count: int) -> list[T]:
     """So many, at even distances and in order; all where there are no more."""
-    count = min(count, len(paths))
-    return [paths[i * len(paths) // count] for i in range(count)]
+    count = min(count, len(some))
+    return [some[i * len(some) // count] for i in range(count)]
 
 
 def hash_names(paths: Sequence[Path]) -> str:

@@ -29,6 +29,7 @@ class Job:
         images: pictures or folders to verify with; drawn ones if empty.
         isolated: converters that have an environment of their own run there.
         kit: write the conformance kit of each file beside it.
+        explain: tell what each convolution costs in INT8.
     """
 
     formats: tuple[str, ...]
@@ -45,6 +46,7 @@ class Job:
     images: tuple[Path, ...] = ()
     isolated: bool = False
     kit: bool = False
+    explain: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -92,15 +94,34 @@ def check_job(job: Job) -> None:
         raise ValueError("--dynamic with --kind end2end; its image is of any size already")
     if job.int8 and not job.calibration:
         raise ValueError("--int8 needs --calibration, a folder of pictures like those to come")
+    if job.explain and not job.int8:
+        raise ValueError("--explain is about --int8, which is missing")
     if job.calibration_count < 1:
         raise ValueError(f"--calibration-count {job.calibration_count}; allowed: 1 or more")
     if bool(job.eval_json) != bool(job.eval_images):
         raise ValueError("--eval-json and --eval-images go together")
     _check_isolation(job, wanted)
     packages = [name for x in wanted for name in x.packages if not (job.isolated and x.environment)]
-    packages += [name for x in wanted for name in x.quantizers if job.int8]
     packages += [x.backend.needs() for x in wanted if job.verify]
     require_packages(dict.fromkeys(packages), "this export")
+
+
+def check_nms(job: Job, nms: str) -> None:
+    """Refuse an NMS by voting where it would have to be in the graph.
+
+    ONNX's NonMaxSuppression and TensorRT's plugin tell which boxes they keep, and nothing of those
+    that they suppress.
+
+    Raises:
+        ValueError: naming what has its NMS in the graph.
+    """
+    in_graph = [name for name in job.formats if find_format(name).has_nms]
+    if nms != "plain" and (job.kind == "end2end" or in_graph):
+        what = "kind end2end" if job.kind == "end2end" else f"format {', '.join(in_graph)}"
+        raise ValueError(
+            f"the model has nms {nms!r}, and {what} has its NMS in the graph, which can be plain "
+            "only: give model.nms=plain, or export the kind raw or decoded of another format"
+        )
 
 
 def _check_isolation(job: Job, wanted: Sequence[Format]) -> None:

@@ -24,7 +24,7 @@ from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_
 from .preparation import check_preparation
 
 VERSIONED = (
-    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn",
+    "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "openvino", "pnnx", "ncnn",
     "MNN", "ai-edge-litert", "executorch", "coremltools",
 )  # fmt: skip
 
@@ -121,6 +121,8 @@ def describe_model(
         score_threshold=model.select["score_thresh"],
         nms_threshold=model.select["nms_thresh"],
         max_detections=model.select["max_detections"],
+        nms=model.select["nms"],
+        vote_threshold=model.select["vote_thresh"],
         versions=versions(),
         checkpoint_sha256=checkpoint_sha256,
     )
@@ -155,6 +157,7 @@ def describe_source(
         "parameters_in_training": sum(sizes.values()),
         "score_threshold": model.select["score_thresh"],
         "nms_threshold": model.select["nms_thresh"],
+        "nms": model.select["nms"],
     }
     if resolved.checkpoint is not None:
         facts["sha256"] = sha256(local_path(resolved.checkpoint))

@@ -22,9 +22,10 @@ from .end2end import add_image_and_nms
 from .formats import find_format
 from .formats.base import OUTPUTS
 from .formats.onnx import DATA, network_to_onnx
+from .int8 import Explanation, Plan, Prepared, Scheme, calibrate
+from .int8.qdq import quantize_onnx
 from .job import Job
 from .network import export_network
-from .quantize import quantize_onnx
 
 
 class Products:
@@ -49,6 +50,8 @@ class Products:
         self._calibration = calibration
         self._onnx_networks: dict[str, Any] = {}
         self._programs: dict[str, ExportedProgram] = {}
+        self._prepared: Prepared | None = None
+        self._quantized: dict[Scheme, tuple[Products, Plan]] = {}
 
     def write(self, format: str, path: Path, *, int8: bool | None = None) -> None:
         """Write the job's file of one format, and the json beside it.
@@ -93,26 +96,55 @@ class Products:
             self._programs[kind] = torch.export.export(self.network(kind), (example,))
         return self._programs[kind]
 
-    def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
-        """An ``onnx.ModelProto`` of a kind, to do with as one likes."""
+    def onnx(self, metadata: ExportMetadata, *, int8: Scheme | None = None) -> Any:
+        """An ``onnx.ModelProto`` of a kind, to do with as one likes.
+
+        Args:
+            int8: of the engine that it is for, to quantise it.
+        """
         end2end = metadata.kind == "end2end"
         kind = "decoded" if end2end else metadata.kind
+        if int8 is None:
+            model = self._float_onnx(kind, metadata)
+        else:
+            products, plan = self.quantized(int8)
+            model = products._float_onnx(kind, metadata)
+            quantize_onnx(model, plan)
+        return add_image_and_nms(model, metadata) if end2end else model
+
+    def _float_onnx(self, kind: str, metadata: ExportMetadata) -> Any:
         if kind not in self._onnx_networks:
             network = network_to_onnx(self.network(kind), metadata, OUTPUTS[kind])
             self._onnx_networks[kind] = network
-        model = copy.deepcopy(self._onnx_networks[kind])
-        if int8:
-            samples = self.samples(dataclasses.replace(metadata, kind=kind))
-            model = quantize_onnx(model, samples, DATA)
-        return add_image_and_nms(model, metadata) if end2end else model
+        return copy.deepcopy(self._onnx_networks[kind])
 
-    def samples(self, metadata: ExportMetadata) -> Samples:
-        """The calibration pictures as inputs of a file."""
-        x = metadata.input
+    def explanation(self, scheme: Scheme) -> Explanation:
+        """What quantising each convolution costs with an engine."""
+        return self._calibrated().explanation(scheme)
+
+    def quantized(self, scheme: Scheme) -> tuple[Products, Plan]:
+        """The same of the network that was prepared for INT8, and what is to be done with it."""
+        if scheme not in self._quantized:
+            prepared = self._calibrated()
+            plan = prepared.plan(scheme)
+            model = copy.deepcopy(self.model).fuse()
+            unknown = model.load_state_dict(prepared.state(plan), strict=False).unexpected_keys
+            assert not unknown, unknown
+            self._quantized[scheme] = Products(model, self.metadata, self.job), plan
+        return self._quantized[scheme]
+
+    def _calibrated(self) -> Prepared:
+        if self._prepared is None:
+            classes = len(self.metadata.class_names)
+            program = self.program(self.metadata)
+            self._prepared = calibrate(program, self.samples(), classes=classes)
+        return self._prepared
+
+    def samples(self) -> Samples:
+        """The calibration pictures as inputs of the raw network."""
+        x = self.metadata.input
 
         def prepare(image: np.ndarray) -> np.ndarray:
-            if metadata.kind == "end2end":
-                return image
             return normalize(stretch(image, x.height, x.width), x)[None]
 
         return Samples(self._calibration, prepare)

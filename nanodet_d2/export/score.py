@@ -10,6 +10,7 @@ from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset
 
 from nanodet_d2.config import get_config
+from nanodet_d2.engine import DetectionEvaluator
 from nanodet_d2.runtime import Detector
 
 
@@ -22,13 +23,28 @@ def score(
 ) -> dict[str, Any]:
     """Evaluate a detector, from the pictures as they are to boxes in their pixels.
 
+    Args, Raises:
+        as of :func:`evaluate`.
+
+    Returns:
+        detectron2's metrics, ``{"bbox": {"AP": …}}``.
+    """
+    return evaluate(detector, json_file, images, output_dir=output_dir)[0]
+
+
+def evaluate(
+    detector: Detector,
+    json_file: str | Path,
+    images: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+) -> tuple[dict[str, Any], DetectionEvaluator]:
+    """Metrics of a detector as :func:`score` gives them, and the evaluator that found them.
+
     Args:
         json_file: annotations in COCO format, with the detector's classes in any order.
         images: the folder of its pictures.
         output_dir: where the report of ``DetectionEvaluator`` is written; nowhere if None.
-
-    Returns:
-        detectron2's metrics, ``{"bbox": {"AP": …}}``.
 
     Raises:
         ValueError: if the classes are others, or files are missing or damaged.
@@ -47,4 +63,5 @@ def score(
         pictures = [np.ascontiguousarray(x["image"].permute(1, 2, 0).numpy()) for x in batch]
         return [{"instances": found.to_instances()} for found in detector(pictures)]
 
-    return inference_on_dataset(model, instantiate(loader), instantiate(evaluator))
+    evaluator = instantiate(evaluator)
+    return inference_on_dataset(model, instantiate(loader), evaluator), evaluator

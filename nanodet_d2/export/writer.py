@@ -16,7 +16,10 @@ from nanodet_d2.runtime.backends import backend_of
 
 from .calibration import calibration_pictures
 from .expected import Expected
-from .job import Job, check_job
+from .formats import find_format
+from .int8 import Explanation
+from .int8 import in_words as explanation_in_words
+from .job import Job, check_job, check_nms
 from .loading import LoadedModel
 from .pictures import batch_of, other_size, verification_images
 from .placing import folder_beside, move_all
@@ -38,6 +41,7 @@ class Written:
     differences: list[Difference] | None  # None if not verified
     note: str
     seconds: float
+    explanation: Explanation | None = None
 
     @property
     def size(self) -> int:
@@ -59,6 +63,7 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
+    check_nms(job, loaded.metadata.nms)
     calibration = (
         calibration_pictures(job.calibration, job.calibration_count) if job.calibration else []
     )
@@ -111,6 +116,7 @@ def _export_one(
     with folder_beside(path) as folder:
         aside = folder / path.name
         products.write(format, aside)
+        explanation = _explain(job, format, products, aside)
         try:
             differences = _verify(job, aside, references) if references else None
         except ValueError as error:  # also of a file that gives what its metadata does not say
@@ -122,7 +128,19 @@ def _export_one(
     if job.int8 and job.eval_json:
         note = _average_precisions(job, format, products, path)
     kind = products.describe(format).kind
-    return Written(path, kind, differences, note, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Written(path, kind, differences, note, seconds, explanation)
+
+
+def _explain(job: Job, format: str, products: Products, path: Path) -> Explanation | None:
+    """If it is asked for, what INT8 costs, which is written beside the file."""
+    writer = find_format(format)
+    if not job.explain or writer.scheme is None:
+        return None
+    found = products.explanation(writer.scheme)
+    beside = writer.backend.metadata_path(path).with_suffix(".explain.json")
+    beside.write_text(found.to_json() + "\n", encoding="utf-8")
+    return found
 
 
 def _verify(job: Job, path: Path, references: Sequence[Expected]) -> list[Difference]:
@@ -154,13 +172,17 @@ def _average_precisions(job: Job, format: str, products: Products, path: Path) -
 
 
 def summary(written: Sequence[Written]) -> str:
-    """A table of files."""
+    """A table of files, and what is to be explained of them."""
     rows = [("file", "MB", "kind", "worst difference from PyTorch", "seconds")]
     for x in written:
         cells = (x.kind, "; ".join(filter(None, [in_words(x.differences), x.note])))
         rows.append((x.path.name, f"{x.size / 1e6:.2f}", *cells, f"{x.seconds:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+    table = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+    for x in written:
+        if x.explanation is not None:
+            table += ["", f"{x.path.name}: {explanation_in_words(x.explanation)}"]
+    return "\n".join(table)
 
 
 def in_words(differences: Sequence[Difference] | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 CHANNEL_ORDERS = ("BGR", "RGB")
+NMS = ("plain", "voting")
 PRECISIONS = ("", "float32", "float16", "int8", "int8_float16")
 FIXED = "fixed"  # in a dataclass field's metadata: its default is the only value that is allowed
 
@@ -24,6 +25,8 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "reg_max": (lambda x: x >= 1, "1 or more"),
     "score_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
     "nms_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
+    "nms": (lambda x: x in NMS, " or ".join(NMS)),
+    "vote_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
     "max_detections": (lambda x: x >= 1, "1 or more"),
     "height": (lambda x: x >= 1, "1 or more"),
     "width": (lambda x: x >= 1, "1 or more"),

@@ -43,7 +43,11 @@ def find(outputs: list[np.ndarray], metadata: ExportMetadata) -> Found:
         boxes = _boxes(outputs, priors[best], metadata)
         kept = _suppress(boxes, candidates[best], classes[best], metadata)
         if len(kept) == metadata.max_detections or len(best) == len(candidates):
-            return boxes[kept], candidates[best[kept]], classes[best[kept]]
+            scores, classes = candidates[best], classes[best]
+            found = boxes[kept]
+            if metadata.vote_above is not None:
+                found = _vote(boxes, scores, classes, kept, metadata)
+            return found, scores[kept], classes[kept]
         count *= 2
 
 
@@ -90,3 +94,43 @@ def _suppress(
         nms: Any = cv2.dnn.NMSBoxesBatched  # OpenCV's types name lists; it takes arrays as well
         kept = nms(xywh, scores, classes.astype(np.int32), 0.0, threshold)
     return np.asarray(kept, dtype=np.int64)[:limit]
+
+
+def _vote(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    kept: np.ndarray,
+    metadata: ExportMetadata,
+) -> np.ndarray:
+    """Boxes (len(kept), 4) that were kept, moved by those that they suppressed: all pairs of a kept
+    box and a candidate of its class at once."""
+    if not len(kept):
+        return boxes[kept]
+    is_full = len(kept) == metadata.max_detections
+    is_free = np.ones(kept[-1] if is_full else len(boxes), dtype=bool)
+    is_free[kept[kept < len(is_free)]] = False
+    rest = np.flatnonzero(is_free)
+    owner, voter = np.nonzero(classes[kept][:, None] == classes[rest])
+    voter = rest[voter]
+    overlap = _iou(boxes[kept[owner]], boxes[voter])
+    for_nms = overlap > metadata.nms_threshold
+    owner, voter, overlap = owner[for_nms], voter[for_nms], overlap[for_nms]
+    # The pairs come in the order of the kept boxes: the first of a candidate is its owner's.
+    first = np.unique(voter, return_index=True)[1]
+    first = first[overlap[first] > metadata.vote_threshold]
+    owner, voter = owner[first], voter[first]
+    weights = scores[kept].astype(np.float64)
+    sums = boxes[kept] * weights[:, None]
+    votes = scores[voter].astype(np.float64)
+    np.add.at(sums, owner, boxes[voter] * votes[:, None])
+    np.add.at(weights, owner, votes)
+    return (sums / weights[:, None]).astype(np.float32)
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union (K,) of boxes (K, 4) with boxes (K, 4); as ``iou_with``."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    overlap = sides.clip(min=0).prod(axis=1)
+    areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)
+    return overlap / np.maximum(areas - overlap, 1e-9)

@@ -14,7 +14,14 @@ steps:
    its class by more than the IoU threshold; one that is not kept suppresses nothing. It ends when
    as many are kept, of all classes together, as are wanted. An empty box overlaps nothing; it
    counts among those, and is dropped afterwards.
-4. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
+4. Only where ``nms`` is "voting" (after the box voting of Gidaris and Komodakis 2015, "Object
+   detection via a multi-region and semantic segmentation-aware CNN model"): a candidate that was
+   not kept belongs to the best kept box of its class that overlaps it by more than the IoU
+   threshold. Where as many were kept as are wanted, those that come after the last kept one belong
+   to none, as NMS ended before them. A kept box becomes the mean of itself and of its own
+   candidates whose IoU with it is above ``vote_threshold``, all as they were before, weighted by
+   their scores. Its score, class and place in the order stay.
+5. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
    image, which was stretched.
 
 Letters: P priors, C classes, R reg_max, K detections. Boxes are XYXY.
@@ -59,15 +66,20 @@ def select(
     score_threshold: float,
     nms_threshold: float,
     max_detections: int,
+    vote_threshold: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class-wise NMS of scores (P, C) and boxes (P, 4).
+    """Class-wise NMS of scores (P, C) and boxes (P, 4); plain, or with a threshold by voting.
 
     Returns:
         boxes (K, 4), scores (K,) and classes (K,) int64, best first.
     """
     boxes, scores, classes = candidates(scores, boxes, score_threshold)
     kept = suppress(boxes, classes, nms_threshold, max_detections)
-    return boxes[kept], scores[kept], classes[kept]
+    found = boxes[kept]
+    if vote_threshold is not None:
+        is_full = len(kept) == max_detections
+        found = vote(boxes, scores, classes, kept, nms_threshold, vote_threshold, is_full)
+    return found, scores[kept], classes[kept]
 
 
 def candidates(
@@ -95,6 +107,40 @@ def suppress(
     return kept
 
 
+def vote(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    kept: list[int],
+    nms_threshold: float,
+    vote_threshold: float,
+    is_full: bool,
+) -> np.ndarray:
+    """Boxes that NMS kept, moved by those that they suppressed.
+
+    Args:
+        boxes, scores, classes: (K, 4), (K,) and (K,) of all candidates, best first.
+        kept: indices of what :func:`suppress` kept of them.
+        is_full: whether as many are kept as are wanted.
+
+    Returns:
+        (len(kept), 4) float32. The sums are float64: what nobody votes for stays as it is.
+    """
+    end = kept[-1] if is_full else len(boxes)
+    free = np.arange(len(boxes)) < end
+    free[kept] = False
+    moved = boxes[kept].astype(np.float32)
+    for i, best in enumerate(kept):
+        own = np.flatnonzero(free & (classes == classes[best]))
+        overlap = iou_with(boxes[best], boxes[own])
+        free[own[overlap > nms_threshold]] = False  # they belong to this one
+        voters = own[(overlap > nms_threshold) & (overlap > vote_threshold)]
+        some = np.concatenate([[best], voters])
+        weights = scores[some].astype(np.float64)
+        moved[i] = weights @ boxes[some].astype(np.float64) / weights.sum()
+    return moved
+
+
 def detect(
     raw: np.ndarray,
     strides: tuple[int, ...],
@@ -104,6 +150,7 @@ def detect(
     score_threshold: float,
     nms_threshold: float,
     max_detections: int,
+    vote_threshold: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
     num_classes = raw.shape[1] - 4 * (reg_max + 1)
@@ -111,4 +158,5 @@ def detect(
     some = raw[:, :num_classes].max(axis=1) > score_threshold
     raw, priors = raw[some], make_priors(height, width, strides)[some]
     boxes = decode_boxes(raw[:, num_classes:], priors, height, width)
-    return select(raw[:, :num_classes], boxes, score_threshold, nms_threshold, max_detections)
+    limits = (score_threshold, nms_threshold, max_detections, vote_threshold)
+    return select(raw[:, :num_classes], boxes, *limits)

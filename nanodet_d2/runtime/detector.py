@@ -38,6 +38,7 @@ class Detector:
         metadata: a json in place of that of the file, e.g. for a model of other origin.
         input_size: (height, width) of the network's input, for a dynamic file.
         max_pixels: an image file that declares more is refused before it is decoded.
+        nms: "plain" or "voting" in place of the model's; an end2end file has its own in the graph.
         device: where the engine computes, one of its backend's ``devices``; the CPU if None.
         tiles: cut pictures into slices, in batches where the file is dynamic; none are cut if None.
 
@@ -65,6 +66,7 @@ class Detector:
         metadata: str | Path | None = None,
         input_size: Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
         device: str | None = None,
         tiles: Tiles | None = None,
     ):
@@ -75,7 +77,7 @@ class Detector:
         else:
             text = Path(metadata).read_text(encoding="utf-8")
             found = ExportMetadata.from_json(text, str(metadata))
-        self._use(backend, found, str(path), score_thresh, input_size, max_pixels)
+        self._use(backend, found, str(path), score_thresh, input_size, max_pixels, nms)
         self.tiles = tiles
 
     def _use(
@@ -86,6 +88,7 @@ class Detector:
         score_thresh: float | None,
         input_size: Sequence[int] | None,
         max_pixels: int,
+        nms: str | None,
     ) -> None:
         if input_size is not None:
             metadata = dataclasses.replace(metadata, input=metadata.input.resized(input_size, path))
@@ -93,6 +96,8 @@ class Detector:
             if not 0 <= score_thresh <= 1:
                 raise ValueError(f"score_thresh {score_thresh}; allowed: 0 to 1")
             metadata = dataclasses.replace(metadata, score_threshold=float(score_thresh))
+        if nms is not None:
+            metadata = metadata.with_nms(nms, path)
         self._backend = backend
         self.metadata = metadata
         self.path = path

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checks import FIXED, check_fields
+from .checks import FIXED, NMS, check_fields
 
 FORMAT_VERSION = 1
 METADATA_KEY = "nanodet_d2"  # the entry inside a file
@@ -118,6 +118,14 @@ class ExportMetadata:
         nms_order: best score first; of equal ones the first by prior, then by class.
         nms_limit: ``max_detections`` are "kept" boxes of all classes together, empty ones included.
         empty_boxes: overlap nothing, and are "dropped" after NMS.
+        nms: "plain", or "voting": then the boxes that are kept move to a mean of some that they
+            suppressed; scores, classes and order stay. ``decode_numpy.py`` has the words.
+        vote_threshold: a suppressed box votes whose IoU with the kept one is…
+        vote_comparison: …"greater", before any box has moved;
+        vote_owner: for one box alone, the best of those that suppress it: the "first_kept";
+        vote_scope: if it comes before the last box that is kept ("before_last_kept") where
+            ``max_detections`` are, anywhere where fewer are.
+        vote_weight: of each vote in the mean, and of the kept box's own: its "score".
     """
 
     name: str
@@ -151,6 +159,17 @@ class ExportMetadata:
     nms_order: str = _fixed("score_prior_class")
     nms_limit: str = _fixed("kept")
     empty_boxes: str = _fixed("dropped")
+    nms: str = "plain"
+    vote_threshold: float = 0.65
+    vote_comparison: str = _fixed("greater")
+    vote_owner: str = _fixed("first_kept")
+    vote_scope: str = _fixed("before_last_kept")
+    vote_weight: str = _fixed("score")
+
+    @property
+    def vote_above(self) -> float | None:
+        """``vote_threshold`` where boxes vote, None where NMS is plain."""
+        return self.vote_threshold if self.nms == "voting" else None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -193,6 +212,21 @@ class ExportMetadata:
                 )
         found = cls(**fields)
         return found.with_outputs(found.outputs)
+
+    def with_nms(self, nms: str, source: str) -> ExportMetadata:
+        """The same with another NMS after the network; ``source`` is named in errors.
+
+        Raises:
+            ValueError: for an unknown one, or another one than an end2end file's own.
+        """
+        if nms not in NMS:
+            raise ValueError(f"nms {nms!r}; allowed: {', '.join(NMS)}")
+        if self.kind == "end2end" and nms != self.nms:
+            raise ValueError(
+                f"{source} has its NMS in the graph, {self.nms}, found nms {nms!r}; export it "
+                "with --kind raw or decoded"
+            )
+        return dataclasses.replace(self, nms=nms)
 
     def with_outputs(self, outputs: Sequence[str]) -> ExportMetadata:
         """The same with outputs of these names, in the form that the kind has them in: a raw file

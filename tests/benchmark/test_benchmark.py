@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 
@@ -119,7 +120,7 @@ def test_models_take_turns_and_the_first_call_of_a_block_is_not_counted(monkeypa
     detectors = {name: FakeDetector(name, log, clock) for name in "abc"}
     rounds = 4
     found = measuring.measure(
-        detectors, np.zeros((2, 2, 3), np.uint8), rounds=rounds, bar=tqdm(disable=True)
+        detectors, [np.zeros((2, 2, 3), np.uint8)], rounds=rounds, bar=tqdm(disable=True)
     )
     blocks = [log[i] for i in range(0, len(log), measuring.BLOCK)]
     assert len(log) == 3 * rounds * measuring.BLOCK
@@ -133,7 +134,14 @@ def test_models_take_turns_and_the_first_call_of_a_block_is_not_counted(monkeypa
 def test_the_first_call_is_left_out(monkeypatch):
     times = iter(np.cumsum([0, 9, *[0, 1] * (measuring.BLOCK - 1)]))
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: float(next(times)))
-    assert measuring._block(lambda: None) == [1.0] * (measuring.BLOCK - 1)
+    assert measuring.block(print, itertools.repeat("")) == [1.0] * (measuring.BLOCK - 1)
+
+
+def test_images_are_taken_in_turn(monkeypatch):
+    given, taken = itertools.cycle("abc"), []
+    assert len(measuring.block(taken.append, given, calls=5, warm_up=2)) == 3
+    measuring.block(taken.append, given, calls=2)
+    assert "".join(taken) == "abcabca"
 
 
 def test_the_table_has_the_fastest_first():

@@ -28,6 +28,10 @@ SHORT = {
     ],
     "benchmark": ["--rounds", "1"],
     "export": ["--input-size", "64", "96"],
+    "ship": [
+        *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
+        *("--max-ms", "10000", "--max-ap-drop", "100"),
+    ],
 }
 MY_CONFIG = """
 from detectron2.config import LazyConfig

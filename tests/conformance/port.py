@@ -134,11 +134,24 @@ class Port:
 
     def kept(self, candidates: list[list[float]]) -> list[list[float]]:
         kept: list[list[float]] = []
+        votes: list[list[list[float]]] = []
         for one in candidates:
             if len(kept) < self.contract["max_detections"]:
-                if not any(self.rivals(one, better) for better in kept):
+                owner = [i for i, better in enumerate(kept) if self.rivals(one, better)]
+                if not owner:
                     kept.append(one)
-        return kept
+                    votes.append([one])
+                elif self.iou(one, kept[owner[0]]) > self.contract["vote_threshold"]:
+                    votes[owner[0]].append(one)
+        return kept if self.contract["nms"] == "plain" else list(map(self.mean, votes))
+
+    def mean(self, votes: list[list[float]]) -> list[float]:
+        total = sum(self.weight(one) for one in votes)
+        box = [sum(self.weight(one) * one[side] for one in votes) / total for side in range(4)]
+        return [*box, *votes[0][4:]]
+
+    def weight(self, one: list[float]) -> float:
+        return one[4]
 
     def factors(self, height: int, width: int) -> tuple[float, float]:
         return width / self.width, height / self.height

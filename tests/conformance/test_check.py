@@ -268,6 +268,16 @@ class ClassesFromOne(Port):
         return [[*row[:5], row[5] + 1] for row in value] if stage == "boxes" else value
 
 
+class NoVoting(Port):
+    def mean(self, votes):
+        return votes[0]
+
+
+class EqualVotes(Port):
+    def weight(self, one):
+        return 1.0
+
+
 MISTAKES = {
     SwappedChannels: "input: channels swapped",
     MeanForDeviation: "input: normalised with mean and deviation exchanged",
@@ -323,6 +333,42 @@ def test_a_planted_mistake_is_named(kit, tmp_path, port):
     assert not report.same and report.finding.startswith(MISTAKES[port]), report.text()
     assert report.sentence.startswith(f"{report.finding} ({report.stage} of picture_")
     assert "\n" not in report.sentence
+
+
+@pytest.fixture(scope="module")
+def voting_kit(small_models, tmp_path_factory) -> Path:
+    """A kit of the same model, whose NMS votes."""
+    folder = tmp_path_factory.mktemp("voting_kit")
+    model = small_models.file("torchscript")
+    facts = json.loads(backend_of(model).metadata_path(model).read_text())
+    facts |= {"score_threshold": 0.12, "max_detections": 25, "nms": "voting"}
+    (folder / "metadata.json").write_text(json.dumps(facts))
+    return write_kit(model, folder / "small", metadata=folder / "metadata.json")
+
+
+VOTING_MISTAKES = {
+    NoVoting: "NMS: no voting",
+    EqualVotes: "NMS: votes not weighted by their scores",
+    AcrossClasses: "NMS: across classes",
+}
+
+
+@pytest.mark.parametrize("port", VOTING_MISTAKES, ids=lambda x: x.__name__)
+def test_a_mistake_in_voting_is_named(voting_kit, tmp_path, port):
+    report = judge(voting_kit, port(voting_kit).result(STAGES), tmp_path)
+    assert report.stage == "kept" and report.finding.startswith(VOTING_MISTAKES[port])
+    assert tuple(report.checked) == STAGES[:3]
+
+
+def test_a_port_that_votes_passes_where_the_contract_says_so_alone(kit, voting_kit, tmp_path):
+    assert judge(voting_kit, Port(voting_kit).result(STAGES), tmp_path).same
+    report = judge(kit, Port(voting_kit).result(STAGES), tmp_path)
+    assert report.finding == "NMS: voting, where the contract has none"
+    moved = [
+        not np.array_equal(a.stages["kept"], b.stages["kept"])
+        for a, b in zip(read_kit(kit).pictures, read_kit(voting_kit).pictures)
+    ]
+    assert any(moved)
 
 
 @pytest.mark.slow

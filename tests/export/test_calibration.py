@@ -1,4 +1,4 @@
-"""Pictures to calibrate INT8 with, and what the quantisers make of them."""
+"""Pictures to calibrate INT8 with."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from nanodet_d2.export import calibration
 from nanodet_d2.export.calibration import calibration_pictures, spread
 from nanodet_d2.export.job import Job
 from nanodet_d2.export.products import Products
-from nanodet_d2.export.quantize import quantize_onnx
 from nanodet_d2.export.writer import export
 from nanodet_d2.runtime.preprocess import normalize, stretch
-from tests.small_models import require
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_a_picture_is_read_when_it_is_asked_for(make_job, folder, monkeypatch):
     load = calibration.load_image
     monkeypatch.setattr(calibration, "load_image", lambda path: read.append(path) or load(path))
     paths = sorted(folder.iterdir())
-    samples = Products(loaded.model, loaded.metadata, job, paths).samples(loaded.metadata)
+    samples = Products(loaded.model, loaded.metadata, job, paths).samples()
     assert len(samples) == 10 and read == []
     x = loaded.metadata.input
     expected = normalize(stretch(load(paths[3]), x.height, x.width), x)[None]
@@ -63,14 +61,11 @@ def test_a_picture_is_read_when_it_is_asked_for(make_job, folder, monkeypatch):
 
 
 def test_an_export_calibrates_on_as_many_as_asked(make_job, folder, monkeypatch, caplog):
-    require("nncf")
     loaded, job = make_job(
         formats=["onnx"], int8=True, calibration=folder, calibration_count=3, verify=False
     )
     seen = []
-    monkeypatch.setattr(
-        Products, "write", lambda self, *_: seen.append(self.samples(self.metadata)) or stop()
-    )
+    monkeypatch.setattr(Products, "write", lambda self, *_: seen.append(self.samples()) or stop())
 
     def stop():
         raise RuntimeError("enough")
@@ -90,25 +85,3 @@ def test_the_command_has_the_same_default():
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
     assert parser.parse_args(["x"]).calibration_count == Job((), Path()).calibration_count
-
-
-def test_ranges_of_an_onnx_file_are_means_over_the_pictures(tmp_path):
-    """A rare value must not stretch the range; asked of the library that is installed."""
-    onnx = pytest.importorskip("onnx")
-    require("onnxruntime")
-    from onnx import parser
-
-    model = parser.parse_model(
-        """<ir_version: 10, opset_import: ["" : 18]>
-        network (float[1, 1, 2, 2] data) => (float[1, 1, 2, 2] output)
-        <float[1, 1, 1, 1] weight = {1.0}> {
-            [first] middle = Conv (data, weight)
-            [last] output = Conv (middle, weight)
-        }"""
-    )
-    pictures = [np.float32([-1, 0, 0, x]).reshape(1, 1, 2, 2) for x in (1, 2, 6)]
-    found = quantize_onnx(model, pictures, "data")
-    scales = [
-        onnx.numpy_helper.to_array(x) for x in found.graph.initializer if x.name == "data_scale"
-    ]
-    assert scales == [pytest.approx((3.0 + 1.0) / 255, rel=1e-3)]

@@ -72,7 +72,8 @@ def test_a_file_from_before_these_fields_is_read(small_models, kind, axes, dtype
     new = ("precision", "calibration_images", "calibration_sha256", "output_axes", "score_form",
            "score_comparison", "prior_order", "prior_offset", "box_form", "box_unit", "box_sides",
            "box_clip", "nms_scope", "nms_rivals", "nms_comparison", "nms_order", "nms_limit",
-           "empty_boxes")  # fmt: skip
+           "empty_boxes", "nms", "vote_threshold", "vote_comparison", "vote_owner", "vote_scope",
+           "vote_weight")  # fmt: skip
     new_of_input = ("axes", "dtype", "interpolation", "pixel_offset", "position_steps",
                     "position_rounding", "border", "value_rounding")  # fmt: skip
     for name in new:
@@ -84,6 +85,7 @@ def test_a_file_from_before_these_fields_is_read(small_models, kind, axes, dtype
     found, now = Detector(model, metadata=old).metadata, Detector(model).metadata
     assert (found.input.axes, found.input.dtype) == (axes, dtype)
     assert found.input == now.input and found.output_axes == now.output_axes
+    assert found.nms == "plain" and found.vote_above is None
     assert found.precision == "" and now.precision == "float32"
     image = draw(0, 80, 100)
     a, b = Detector(model, metadata=old)(image), Detector(model)(image)

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import logging
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -280,22 +279,6 @@ def test_averaged_weights_are_exported(small_models, tmp_path):
     found = loaded.model.state_dict()
     name = next(k for k in found if k.startswith("head.predictors.0"))
     torch.testing.assert_close(found[name], state[name])
-
-
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_int8(make_job, tmp_path, format):
-    require("nncf")
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{i}.png"), cv2.GaussianBlur(noise, (0, 0), 2))
-    (written,) = export(*make_job(formats=[format], int8=True, calibration=folder))
-    assert "_int8" in written.path.name
-    content = written.path.read_text(errors="ignore")
-    assert ("QuantizeLinear" if format == "onnx" else "FakeQuantize") in content
-    assert Detector(written.path).raw(rng.integers(0, 256, (50, 50, 3), dtype=np.uint8))
 
 
 def test_the_command(small_models, tmp_path, capsys):

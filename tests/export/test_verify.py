@@ -25,7 +25,6 @@ from nanodet_d2.export.verify_int8 import clear_score, verify_int8
 from nanodet_d2.export.writer import export, summary
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.images import MAX_PIXELS
-from tests.small_models import require
 
 CLASSES = 7  # of the small model
 
@@ -241,7 +240,6 @@ def test_what_is_clear_to_see():
 
 
 def test_int8_with_pictures_of_nothing_is_refused_before_anything_is_written(make_job, tmp_path):
-    require("nncf")
     folder = tmp_path / "pictures"
     folder.mkdir()
     cv2.imwrite(str(folder / "gray.png"), np.full((64, 64, 3), 128, np.uint8))

@@ -85,6 +85,20 @@ test("boxes suppress worse ones of their own class only", () => {
   assert.equal(decode.iou([0, 0, 0, 0], [0, 0, 0, 0]), 0);
 });
 
+test("voting moves a box to the mean of those that it suppressed", () => {
+  const found = [
+    [[0, 0, 10, 10], 0.9], [[0, 0, 10, 8], 0.6], [[0, 0, 10, 6.2], 0.5], [[40, 40, 50, 50], 0.4],
+    [[0, 0, 10, 9], 0.3],
+  ].map(([box, score]) => ({ box, score, classIndex: 0 }));
+  const [first, last] = decode.suppress(found, 0.6, 100, 0.65);
+  close(first.box, [0, 0, 10, (0.9 * 10 + 0.6 * 8 + 0.3 * 9) / 1.8], 1e-12); // 0.62 votes not
+  assert.deepEqual([first.score, last.box], [0.9, [40, 40, 50, 50]]);
+  const [early] = decode.suppress(found, 0.6, 2, 0.65); // NMS ended before the last one
+  close(early.box, [0, 0, 10, (0.9 * 10 + 0.6 * 8) / 1.5], 1e-12);
+  assert.deepEqual(decode.suppress(found, 0.6, 100).map(({ box }) => box), [[0, 0, 10, 10], [40, 40, 50, 50]]);
+  assert.deepEqual(decode.suppress([], 0.6, 100, 0.65), []);
+});
+
 test("detections come in pixels of the picture; none is an empty list", () => {
   const raw = new Float32Array(5 * (2 + 8));
   assert.deepEqual(decode.detect(raw, METADATA, { width: 32, height: 8 }), []);
@@ -109,6 +123,8 @@ test("metadata that cannot be used is refused in words", () => {
   refused({ format_version: 2 }, /version 2; this page reads version 1/);
   refused({ kind: "end2end" }, /needs the kind “raw”/);
   refused({ input: { ...METADATA.input, resize: "letterbox" } }, /“letterbox”/);
+  refused({ nms: "soft" }, /the NMS “soft”, which this page cannot do/);
+  refused({ nms: "voting" }, /“voting” with a vote_threshold/);
 });
 
 test("metadata is found inside an ONNX file", () => {

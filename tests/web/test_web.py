@@ -79,14 +79,15 @@ def image_case(rng, size, input_size, order) -> dict:
     }
 
 
-def output_case(rng, input_size, image_size, num_classes) -> dict:
+def output_case(rng, input_size, image_size, num_classes, *, nms="plain") -> dict:
     height, width = input_size
     count = len(make_priors(height, width, STRIDES))
     scores = rng.random((count, num_classes), dtype=np.float32) ** 6
     raw = np.hstack([scores, 3 * rng.standard_normal((count, 4 * (REG_MAX + 1)))])
     raw = raw.astype(np.float32)
     limits = {"score_threshold": 0.05, "nms_threshold": 0.6, "max_detections": 100}
-    boxes, scores, classes = detect(raw, STRIDES, REG_MAX, height, width, *limits.values())
+    above = 0.65 if nms == "voting" else None
+    boxes, scores, classes = detect(raw, STRIDES, REG_MAX, height, width, *limits.values(), above)
     scale = np.array([image_size[1] / width, image_size[0] / height] * 2)
     return {
         "raw": raw.ravel().tolist(),
@@ -96,6 +97,8 @@ def output_case(rng, input_size, image_size, num_classes) -> dict:
             "reg_max": REG_MAX,
             "class_names": [str(i) for i in range(num_classes)],
             **limits,
+            "nms": nms,
+            "vote_threshold": 0.65,
         },
         "image": {"height": image_size[0], "width": image_size[1]},
         "boxes": (boxes * scale).tolist(),
@@ -170,6 +173,7 @@ def test_modules(node, tmp_path):
             output_case(rng, (64, 96), (480, 640), 5),
             output_case(rng, (160, 128), (100, 50), 1),
             output_case(rng, (100, 90), (100, 90), 3),  # partial cells
+            output_case(rng, (64, 96), (480, 640), 2, nms="voting"),
         ],
     }
     path = tmp_path / "cases.json"

@@ -10,6 +10,8 @@ from typing import Any
 from nanodet_d2 import zoo
 
 from ..sources import (
+    NMS,
+    NMS_HELP,
     SOURCE,
     SOURCE_HELP,
     Options,
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="FOLDER", help="of the pictures of --data")
     add("--output", type=Path, help="folder for metrics and report (default of a config: its own)")
     add("--metadata", type=Path, help="json in place of an exported file's own metadata")
+    add("--nms", choices=NMS, help=NMS_HELP)
     add("--threads", type=int, help="of an exported file's engine")
     add("--device", help="where to compute, e.g. cpu or cuda")
     add("--max-pixels", type=int, help="larger pictures are refused")
@@ -66,6 +69,7 @@ def _of_file(args: argparse.Namespace) -> dict[str, Any]:
         num_threads=args.threads,
         metadata=args.metadata,
         max_pixels=args.max_pixels,
+        nms=args.nms,
         device=args.device,
         tiles=tiles_of(args),
     )
@@ -89,6 +93,7 @@ def _of_config(args: argparse.Namespace) -> dict[str, Any]:
         "data.val.images": args.images,
         "train.output_dir": args.output,
         "train.device": args.device,
+        "model.nms": args.nms,
         "dataloader.test.mapper.max_pixels": args.max_pixels,
     }
     args.opts = [f"{key}={value}" for key, value in given.items() if value is not None]

@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calibration", type=Path, metavar="FOLDER", help="pictures to calibrate --int8 with")
     add("--calibration-count", type=int, default=300, metavar="N",
         help="how many of them at most, spread over the folder (default: %(default)s)")  # fmt: skip
+    add("--explain", action="store_true", help="of --int8: what quantising each convolution costs, "
+        "also as json beside the file")  # fmt: skip
     add("--eval-json", type=Path, help="COCO file to score --int8 with, before and after")
     add("--eval-images", type=Path, metavar="FOLDER", help="the pictures of --eval-json")
     add("--no-verify", dest="verify", action="store_false", help="do not compare with PyTorch")
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> Outcome:
         images=tuple(args.images),
         isolated=args.isolated,
         kit=args.kit,
+        explain=args.explain,
     )
     check_job(job)  # before weights are fetched
     loaded = load_model(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..sources import SOURCE, SOURCE_HELP, Options, add_tiles, open_detector, tiles_of
+from ..sources import (
+    NMS,
+    NMS_HELP,
+    SOURCE,
+    SOURCE_HELP,
+    Options,
+    add_tiles,
+    open_detector,
+    tiles_of,
+)
 from ..verb import Outcome
 
 HELP = "detect in pictures, folders, videos or cameras; draw, and write what was found"
@@ -27,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, default=0.35, help="lowest score (default: %(default)s)")
     add("--metadata", type=Path, help="json in place of an exported file's own metadata")
     add("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of a config or dynamic file")
+    add("--nms", choices=NMS, help=NMS_HELP)
     add("--threads", type=int, help="of the engine")
     add("--device", help="where to compute, e.g. cpu or cuda")
     add("--max-pixels", type=int, help="larger pictures are refused")
@@ -47,6 +57,7 @@ def run(args: argparse.Namespace) -> Outcome:
         metadata=args.metadata,
         input_size=tuple(args.input_size) if args.input_size else None,
         max_pixels=limit,
+        nms=args.nms,
         device=args.device,
         tiles=tiles_of(args),
     )

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sources import SOURCE, SOURCE_HELP, Options, add_tiles, open_detector, tiles_of
+from ..sources import (
+    NMS,
+    NMS_HELP,
+    SOURCE,
+    SOURCE_HELP,
+    Options,
+    add_tiles,
+    open_detector,
+    tiles_of,
+)
 from ..verb import Outcome
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of a config or dynamic file")
     add("--threads", type=int, help="of the engine")
     add("--device", help="where to compute, e.g. cpu or cuda")
+    add("--nms", choices=NMS, help=NMS_HELP)
     add_tiles(parser)
 
 
@@ -123,6 +133,7 @@ def _options(args: argparse.Namespace, settings: Settings) -> Options:
         score_thresh=lowest,
         metadata=args.metadata,
         input_size=tuple(args.input_size) if args.input_size else None,
+        nms=args.nms,
         device=args.device,
         tiles=tiles_of(args),
     )

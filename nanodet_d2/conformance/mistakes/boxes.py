@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +17,17 @@ from .step import Case, Function, Step
 _GRID = 20  # IoU thresholds that are tried: 0.05, 0.10, …
 
 
-def _nms(rows: np.ndarray, classes: np.ndarray, threshold: float, limit: int) -> np.ndarray:
-    return rows[decode_numpy.suppress(rows[:, :4], classes, threshold, limit)]
+def _with(**changed: Any) -> Function:
+    """NMS of a contract in which some fields have other values."""
+    return lambda rows, case: stages.suppress(rows, dataclasses.replace(case.x, **changed))
 
 
 def _across_classes(rows: np.ndarray, case: Case) -> np.ndarray:
-    x = case.x
-    return _nms(rows, np.zeros(len(rows)), x.nms_threshold, x.max_detections)
+    x, of_one_class = case.x, rows * [1, 1, 1, 1, 1, 0]
+    kept = decode_numpy.suppress(rows[:, :4], of_one_class[:, 5], x.nms_threshold, x.max_detections)
+    found = stages.vote(of_one_class, kept, x)
+    found[:, 5] = rows[kept, 5]
+    return found
 
 
 def _best_without(rows: np.ndarray, case: Case) -> np.ndarray:
@@ -29,7 +35,7 @@ def _best_without(rows: np.ndarray, case: Case) -> np.ndarray:
 
 
 def _other_limit(rows: np.ndarray, case: Case) -> np.ndarray:
-    return _nms(rows, rows[:, 5], case.x.nms_threshold, max(case.most, 1))
+    return _with(max_detections=max(case.most, 1))(rows, case)
 
 
 def _limit_first(rows: np.ndarray, case: Case) -> np.ndarray:
@@ -52,11 +58,15 @@ def _suppressed_by_all(rows: np.ndarray, case: Case) -> np.ndarray:
             kept.append(i)
             if len(kept) == case.x.max_detections:
                 break
-    return rows[kept]
+    return stages.vote(rows, kept, case.x)
 
 
-def _iou(threshold: float) -> Function:
-    return lambda rows, case: _nms(rows, rows[:, 5], threshold, case.x.max_detections)
+def _equal_votes(rows: np.ndarray, case: Case) -> np.ndarray:
+    """Votes that all weigh the same; scores stay."""
+    x = case.x
+    found = stages.suppress(rows * [1, 1, 1, 1, 0, 1] + [0, 0, 0, 0, 1, 0], x)
+    found[:, 4] = stages.suppress(rows, x)[:, 4]
+    return found
 
 
 SUPPRESS = Step(
@@ -69,9 +79,13 @@ SUPPRESS = Step(
         "NMS: limit applied before it": _limit_first,
         "NMS: limit applied to each class": _limit_of_a_class,
         "NMS: boxes that are not kept suppress, too": _suppressed_by_all,
+        "NMS: no voting": _with(nms="plain"),
+        "NMS: voting, where the contract has none": _with(nms="voting"),
+        "NMS: votes of all that a box suppresses, whatever their IoU": _with(vote_threshold=0.0),
+        "NMS: votes not weighted by their scores": _equal_votes,
         **{
             f"NMS: other IoU threshold, about {i / _GRID:g} in place of {{x.nms_threshold:g}}":
-                _iou(i / _GRID)
+                _with(nms_threshold=i / _GRID)
             for i in range(1, _GRID)
         },
     },

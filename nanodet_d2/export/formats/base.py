@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 from torch import nn
 from torch.export import ExportedProgram
 
 from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.metadata import ExportMetadata
 
+from ..int8 import Plan, Scheme
 from ..isolated import Environment
 
 OUTPUTS = {
@@ -39,11 +39,11 @@ class Material(Protocol):
     def program(self, metadata: ExportMetadata) -> ExportedProgram:
         """The network of a file's kind, with its operators and shapes."""
 
-    def onnx(self, metadata: ExportMetadata, *, int8: bool) -> Any:
+    def onnx(self, metadata: ExportMetadata, *, int8: Scheme | None = None) -> Any:
         """An ``onnx.ModelProto`` of a file's kind, to do with as one likes."""
 
-    def samples(self, metadata: ExportMetadata) -> Sequence[np.ndarray]:
-        """The calibration pictures as inputs of a file, each made when it is asked for."""
+    def quantized(self, scheme: Scheme) -> tuple[Material, Plan]:
+        """The same of the network that was prepared for INT8, and what is to be done with it."""
 
 
 class Format:
@@ -52,17 +52,19 @@ class Format:
     Attributes:
         backend: what runs its files; it tells the format's name and the suffix.
         packages: that write it, by the names they are imported by.
-        quantizers: those that write it with ``int8``.
+        scheme: what its engine quantises, if it has ``int8``.
         environment: where ``packages`` are with ``--isolated``, if they do not go with others.
+        has_nms: whether NMS is in the graph of each of its files.
         options: what it can do beyond raw float32 files, of ``kind decoded``, ``kind end2end``,
             ``dynamic``, ``fp16`` and ``int8``.
     """
 
     backend: ClassVar[type[Backend]]
     packages: ClassVar[tuple[str, ...]] = ()
-    quantizers: ClassVar[tuple[str, ...]] = ()
+    scheme: ClassVar[Scheme | None] = None
     environment: ClassVar[Environment | None] = None
     options: ClassVar[tuple[str, ...]] = ()
+    has_nms: ClassVar[bool] = False
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         """Names of the output tensors."""

@@ -28,7 +28,7 @@ class MnnFormat(Format):
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
-        onnx_to_mnn(products.onnx(metadata, int8=False), path, metadata, fp16=fp16)
+        onnx_to_mnn(products.onnx(metadata), path, metadata, fp16=fp16)
 
 
 def onnx_to_mnn(model: Any, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:

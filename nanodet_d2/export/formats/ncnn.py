@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import warnings
@@ -15,13 +14,18 @@ from torch import nn
 from nanodet_d2.runtime.backends.ncnn import Ncnn
 from nanodet_d2.runtime.metadata import ExportMetadata
 
+from ..int8 import Scheme
+from ..int8.ncnn import Weights, quantize_ncnn
 from .base import Format, Material
+
+SCHEME = Scheme(symmetric=True, outputs=False)
 
 
 class NcnnFormat(Format):
     backend = Ncnn
     packages = ("pnnx", "ncnn")
-    options = ("fp16",)
+    scheme = SCHEME
+    options = ("fp16", "int8")
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         return blob_names(strides)
@@ -29,15 +33,25 @@ class NcnnFormat(Format):
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
-        export_ncnn(products.network("split"), path, metadata, fp16=fp16)
+        x = metadata.input
+        size = x.height, x.width
+        if int8:
+            products, plan = products.quantized(SCHEME)
+            network = products.network("split")
+            param, data = convert(network, size, fp16=False)
+            param, data = quantize_ncnn(param, data, _weights(network), plan, fp16=fp16)
+        else:
+            param, data = convert(products.network("split"), size, fp16=fp16)
+        path.write_text(rename_blobs(param, [x.name], metadata.outputs))
+        Path(str(path).removesuffix(".param") + ".bin").write_bytes(data)
 
 
-def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
-    """Write a split network with the official model's blob names.
+def convert(network: nn.Module, size: tuple[int, int], *, fp16: bool) -> tuple[str, bytes]:
+    """The param and the bin file that pnnx makes of a network.
 
     Args:
         network: "split" of ``export_network()``, in evaluation mode.
-        path: of the param file; the weights go to a bin file beside it.
+        size: (height, width) of its input.
         fp16: store weights in half precision.
 
     Raises:
@@ -45,25 +59,33 @@ def export_ncnn(network: nn.Module, path: Path, metadata: ExportMetadata, *, fp1
     """
     import pnnx
 
-    x = metadata.input
+    height, width = size
     with tempfile.TemporaryDirectory() as folder:
         traced_path = Path(folder) / "model.pt"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(network, torch.zeros(1, 3, x.height, x.width))
+            traced = torch.jit.trace(network, torch.zeros(1, 3, height, width))
             torch.jit.save(traced, str(traced_path))
         command = [
             pnnx.EXEC_PATH,
             str(traced_path),
-            f"inputshape=[1,3,{x.height},{x.width}]",
+            f"inputshape=[1,3,{height},{width}]",
             f"fp16={int(fp16)}",
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         param, weights = Path(folder) / "model.ncnn.param", Path(folder) / "model.ncnn.bin"
         if done.returncode or not param.is_file():
             raise ValueError(f"pnnx failed: {(done.stdout + done.stderr)[-1500:]}")
-        path.write_text(rename_blobs(param.read_text(), [x.name], metadata.outputs))
-        shutil.copyfile(weights, str(path).removesuffix(".param") + ".bin")
+        return param.read_text(), weights.read_bytes()
+
+
+def _weights(network: nn.Module) -> dict[str, Weights]:
+    """Of the convolutions of a network, by name."""
+    return {
+        name: (x.weight.detach().numpy(), None if x.bias is None else x.bias.detach().numpy())
+        for name, x in network.named_modules()
+        if isinstance(x, nn.Conv2d)
+    }
 
 
 def blob_names(strides: Sequence[int]) -> tuple[str, ...]:

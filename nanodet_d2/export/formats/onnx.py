@@ -16,6 +16,7 @@ from torch import nn
 from nanodet_d2.runtime.backends.onnx import OnnxRuntime
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
+from ..int8 import Scheme
 from .base import Format, Material
 
 OPSET = 18  # the lowest that torch's exporter writes by itself
@@ -26,13 +27,15 @@ EXAMPLE_BATCH = 2  # of a dynamic export: torch takes a size of 1 for a constant
 class Onnx(Format):
     backend = OnnxRuntime
     packages = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
-    quantizers = ("onnxruntime",)
+    # Its convolution of integers gives integers: one with a float output would be one of floats.
+    scheme = Scheme(symmetric=False, outputs=True)
     options = ("kind decoded", "kind end2end", "dynamic", "int8")
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
-        save_onnx(products.onnx(metadata, int8=int8), path, metadata)
+        model = products.onnx(metadata, int8=self.scheme if int8 else None)
+        save_onnx(model, path, metadata)
 
 
 def network_to_onnx(network: nn.Module, metadata: ExportMetadata, outputs: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from nanodet_d2.runtime.backends.openvino import OpenVino
 from nanodet_d2.runtime.metadata import METADATA_KEY, ExportMetadata
 
-from ..quantize import quantize_openvino
+from ..int8 import Scheme
 from .base import Format, Material
 from .onnx import Onnx
 
@@ -17,16 +17,15 @@ from .onnx import Onnx
 class OpenVinoFormat(Format):
     backend = OpenVino
     packages = (*Onnx.packages, "openvino")
-    quantizers = ("nncf",)
+    # What follows a convolution of integers, as its activation, is computed in float on the way.
+    scheme = Scheme(symmetric=False, outputs=False)
     options = ("kind decoded", "kind end2end", "dynamic", "fp16", "int8")
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
-        model = onnx_to_openvino(products.onnx(metadata, int8=False))
-        if int8:
-            model = quantize_openvino(model, products.samples(metadata))
-        save_openvino(model, path, metadata, fp16=fp16)
+        model = products.onnx(metadata, int8=self.scheme if int8 else None)
+        save_openvino(onnx_to_openvino(model), path, metadata, fp16=fp16)
 
 
 def onnx_to_openvino(model: Any) -> Any:

@@ -24,6 +24,7 @@ class TensorRtFormat(Format):
 
     backend = TensorRtOnnx
     packages = Onnx.packages
+    has_nms = True
 
     def describe(self, metadata: ExportMetadata) -> ExportMetadata:
         """What the graph is before the plugin, of pixels as they are."""
@@ -35,7 +36,7 @@ class TensorRtFormat(Format):
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool
     ) -> None:
         described = products.metadata.input
-        model = products.onnx(metadata, int8=False)
+        model = products.onnx(metadata)
         normalise(model, described.mean, described.std)
         add_plugin(model, metadata)
         save_onnx(model, path, metadata)

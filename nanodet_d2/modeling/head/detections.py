@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torchvision
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
@@ -21,6 +22,8 @@ def select_detections(
     score_thresh: float,
     nms_thresh: float,
     max_detections: int,
+    nms: str = "plain",
+    vote_thresh: float = 0.65,
 ) -> list[Instances]:
     """Multi-label, class-wise NMS.
 
@@ -32,6 +35,9 @@ def select_detections(
         scores: (N, P, C) in [0, 1].
         boxes: (N, P, 4) XYXY, pixels of the network input.
         image_sizes: (height, width) of each image in the network input.
+        nms: "plain", or "voting": a box that is kept becomes the mean of itself and of those that
+            it suppressed with an IoU above ``vote_thresh``, weighted by their scores; the rule
+            stands in ``nanodet_d2/runtime/decode_numpy.py``.
 
     Returns:
         per image ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, best first.
@@ -39,13 +45,58 @@ def select_detections(
     images, priors, classes = (scores > score_thresh).nonzero(as_tuple=True)  # image by image
     counts = images.bincount(minlength=len(scores)).tolist()
     candidates = boxes[images, priors], scores[images, priors, classes], classes
-    nms = batched_nms if scores.shape[2] <= OFFSET_CLASSES else _exact_batched_nms
+    suppress = batched_nms if scores.shape[2] <= OFFSET_CLASSES else _exact_batched_nms
     results = []
     for size, b, s, c in zip(image_sizes, *(x.split(counts) for x in candidates)):
-        keep = nms(b, s, c, nms_thresh)[:max_detections]
-        found = Instances(size, pred_boxes=Boxes(b[keep]), scores=s[keep], pred_classes=c[keep])
+        if nms == "voting":
+            order = s.argsort(descending=True, stable=True)
+            b, s, c = b[order], s[order], c[order]
+        keep = suppress(b, s, c, nms_thresh)
+        if nms == "voting":
+            keep = keep.sort().values[:max_detections]  # of equal scores the first comes first
+            is_full = len(keep) == max_detections
+            kept_boxes = _vote(b, s, c, keep, nms_thresh, vote_thresh, is_full)
+        else:
+            keep = keep[:max_detections]
+            kept_boxes = b[keep]
+        found = Instances(size, pred_boxes=Boxes(kept_boxes), scores=s[keep], pred_classes=c[keep])
         results.append(found)
     return results
+
+
+def _vote(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    keep: Tensor,
+    nms_thresh: float,
+    vote_thresh: float,
+    is_full: bool,
+) -> Tensor:
+    """Boxes (K, 4) that NMS kept, moved by those that they suppressed.
+
+    Args:
+        boxes, scores, classes: (M, 4), (M,) and (M,) of all candidates, best first.
+        keep: (K,) indices of those that are kept, best first.
+        is_full: whether as many are kept as are wanted: those after the last one do not count.
+    """
+    if len(keep) == 0:
+        return boxes[keep]
+    end = int(keep[-1]) if is_full else len(boxes)
+    is_free = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    is_free[keep] = False
+    rest = is_free[:end].nonzero().squeeze(1)
+    overlap = torchvision.ops.box_iou(boxes[keep], boxes[rest])  # (K, rest)
+    overlap = overlap * (classes[keep, None] == classes[rest])
+    suppressed = overlap > nms_thresh
+    owner = suppressed.int().argmax(dim=0)  # the first, which is the best
+    votes = suppressed.any(dim=0) & (overlap.gather(0, owner[None])[0] > vote_thresh)
+    owner, rest = owner[votes], rest[votes]
+    weights = scores.double()  # sums whose roundings are lost in a float32
+    total = weights[keep].index_add(0, owner, weights[rest])
+    weighted = boxes.double() * weights[:, None]
+    moved = weighted[keep].index_add(0, owner, weighted[rest]) / total[:, None]
+    return moved.to(boxes.dtype)
 
 
 def _exact_batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:

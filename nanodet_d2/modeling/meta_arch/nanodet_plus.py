@@ -19,6 +19,7 @@ from nanodet_d2.layers import batch_norms, fuse_conv_norm
 from nanodet_d2.modeling.head import GroundTruth, select_detections
 from nanodet_d2.modeling.parts import AuxHead, Head, Neck, bind_part
 from nanodet_d2.modeling.registering import register
+from nanodet_d2.runtime.checks import NMS
 
 from .inputs import batch_ground_truth, batch_images
 from .micro_batches import Outputs, in_micro_batches
@@ -60,9 +61,12 @@ class NanoDetPlus(nn.Module):
         score_thresh: a class score must be above it to be a detection.
         nms_thresh: IoU above which class-wise NMS suppresses.
         max_detections: kept per image.
+        nms: "plain", or "voting": each box that is kept moves to the weighted mean of those of its
+            class that it suppressed with an IoU above ``vote_thresh``, itself included.
+        vote_thresh: see ``nms``.
 
     Raises:
-        ValueError: for an unknown ``aux_after_detach`` or ``input_format``, less than one
+        ValueError: for an unknown ``aux_after_detach``, ``input_format`` or ``nms``, less than one
             micro-batch, or a part that lacks something of what is asked of it.
 
     Attributes:
@@ -94,11 +98,14 @@ class NanoDetPlus(nn.Module):
         score_thresh: float = 0.05,
         nms_thresh: float = 0.6,
         max_detections: int = 100,
+        nms: str = "plain",
+        vote_thresh: float = 0.65,
     ):
         super().__init__()
         for name, value, allowed in (
             ("aux_after_detach", aux_after_detach, AUX_AFTER_DETACH),
             ("input_format", input_format, INPUT_FORMATS),
+            ("nms", nms, NMS),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
@@ -123,7 +130,11 @@ class NanoDetPlus(nn.Module):
         self.freeze_norm = freeze_norm
         self.micro_batches = micro_batches
         self.select: dict[str, Any] = dict(
-            score_thresh=score_thresh, nms_thresh=nms_thresh, max_detections=max_detections
+            score_thresh=score_thresh,
+            nms_thresh=nms_thresh,
+            max_detections=max_detections,
+            nms=nms,
+            vote_thresh=vote_thresh,
         )
         # A backbone of detectron2 that does not say what its images have to be says 0.
         coarsest = max(shape.stride for shape in backbone.output_shape().values())

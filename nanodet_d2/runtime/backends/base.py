@@ -22,6 +22,7 @@ class Backend:
         suffix: how the names of its files end; ``other_suffixes``: how others name theirs.
         weights_suffix: of a second file, with the weights: it replaces the last suffix.
         devices: what ``device`` may be, the first by default.
+        stands_in: whether it computes in another engine's place, whose speed it does not have.
         embedded: the metadata json inside the file, if any.
     """
 
@@ -32,6 +33,7 @@ class Backend:
     other_suffixes: ClassVar[tuple[str, ...]] = ()
     weights_suffix: ClassVar[Optional[str]] = None
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    stands_in: ClassVar[bool] = False
     embedded: str | None = None
 
     def __init__(self, path: str, num_threads: int | None, device: str):

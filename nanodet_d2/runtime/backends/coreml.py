@@ -23,6 +23,7 @@ class CoreMl(Backend):
     package = "coremltools"
     suffix = ".mlpackage"
     devices = ("cpu", "all") if MAC else ("cpu",)
+    stands_in = not MAC
 
     def __init__(self, path: str, num_threads: int | None, device: str):
         with silence(STDOUT, STDERR):  # that it is no Mac, in many words

@@ -15,6 +15,7 @@ class TensorRtOnnx(OnnxRuntime):
     format = "tensorrt"
     name = "onnxruntime before the plugin"
     package = "onnx"
+    stands_in = True
     suffix = ".tensorrt.onnx"
 
     def __init__(self, path: str, num_threads: int | None, device: str):

@@ -112,7 +112,7 @@ def ratios(times: Mapping[str, list[float]]) -> dict[str, list[str]]:
     """What the bars are about, of medians and of least times."""
     pairs = {}
     fp32 = [n for n in times if "_int8" not in n and "_fp16" not in n]
-    for suffix in (".onnx", ".xml"):
+    for suffix in (".onnx", ".xml", ".ncnn.param"):
         raw = next((n for n in fp32 if n.endswith(suffix) and "_end2end" not in n), None)
         whole = next((n for n in fp32 if n.endswith("_end2end" + suffix)), None)
         small = next((n for n in times if n.endswith("_int8" + suffix)), None)

@@ -49,16 +49,38 @@ export function iou(a, b) {
   return overlap / Math.max(area(a) + area(b) - overlap, 1e-9);
 }
 
-/** Class-wise NMS of candidates {box, score, classIndex}; the kept ones, best first. */
-export function suppress(candidates, nmsThreshold, maxDetections) {
+/**
+ * Class-wise NMS of candidates {box, score, classIndex}; the kept ones, best first.
+ *
+ * With a `voteThreshold` each of them moves to the mean of itself and of those that it suppressed
+ * with a higher IoU, weighted by their scores.
+ */
+export function suppress(candidates, nmsThreshold, maxDetections, voteThreshold = null) {
   const kept = [];
+  const voters = []; // of each kept one
   for (const candidate of [...candidates].sort((a, b) => b.score - a.score)) {
     if (kept.length >= maxDetections) break;
-    const rival = (other) =>
-      other.classIndex === candidate.classIndex && iou(other.box, candidate.box) > nmsThreshold;
-    if (!kept.some(rival)) kept.push(candidate);
+    const rival = kept.findIndex(
+      (other) =>
+        other.classIndex === candidate.classIndex && iou(other.box, candidate.box) > nmsThreshold,
+    );
+    if (rival < 0) {
+      kept.push(candidate);
+      voters.push([candidate]);
+    } else if (voteThreshold !== null && iou(kept[rival].box, candidate.box) > voteThreshold) {
+      voters[rival].push(candidate);
+    }
   }
-  return kept;
+  return kept.map((found, i) => ({ ...found, box: weightedMean(voters[i]) }));
+}
+
+/** The mean box of candidates, weighted by their scores. */
+function weightedMean(candidates) {
+  if (candidates.length === 1) return candidates[0].box;
+  const total = candidates.reduce((sum, { score }) => sum + score, 0);
+  return [0, 1, 2, 3].map(
+    (side) => candidates.reduce((sum, { box, score }) => sum + box[side] * score, 0) / total,
+  );
 }
 
 /**
@@ -86,7 +108,8 @@ export function detect(raw, metadata, image) {
     }
   });
   const scale = [image.width / width, image.height / height];
-  return suppress(candidates, metadata.nms_threshold, metadata.max_detections)
+  const vote = metadata.nms === "voting" ? metadata.vote_threshold : null;
+  return suppress(candidates, metadata.nms_threshold, metadata.max_detections, vote)
     .map((found) => ({ ...found, box: found.box.map((value, i) => value * scale[i % 2]) }))
     .filter(({ box }) => box[2] > box[0] && box[3] > box[1]);
 }

@@ -37,6 +37,11 @@ export function parseMetadata(text, source) {
     throw new UserError(`${source} wants its pictures resized by “${content.input.resize}”, ` +
       "which this page cannot do; it can “stretch”.");
   }
+  const nms = content.nms ?? "plain"; // of files from before it was written
+  if (nms !== "plain" && !(nms === "voting" && typeof content.vote_threshold === "number")) {
+    throw new UserError(`${source} wants the NMS “${nms}”, which this page cannot do; it can ` +
+      "“plain”, and “voting” with a vote_threshold.");
+  }
   return content;
 }
 
