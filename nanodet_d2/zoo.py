@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FOLDER = "NANODET_D2_WEIGHTS"  # environment variable: a folder of weights, looked into first
 _RELEASE = "https://github.com/RangiLyu/nanodet/releases/download/v1.0.0-alpha-1/"
 _README = "https://github.com/RangiLyu/nanodet#readme"
+_MODEL_ZOO = "https://github.com/RangiLyu/nanodet#model-zoo"  # its links are for browsers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Entry:
     Attributes:
         name: by which it is found.
         config: of the package, see ``nanodet_d2.config.config_path``.
-        files: names under which its weights are published. The first one is fetched.
+        files: names of its weights' file. The first one is fetched.
         input_size: height and width of the network's input, pixels.
         parameters: of the network that detects.
         training_parameters: with the auxiliary branch.
@@ -38,7 +39,8 @@ class Entry:
         gflops: published likewise.
         source: of the figures.
         licence: of the weights, as of the project that published them.
-        url: folder of the weights.
+        url: folder of the weights; empty where a program cannot fetch them.
+        finetune_config: name of the config that trains it further on another data set.
     """
 
     name: str
@@ -52,10 +54,12 @@ class Entry:
     source: str = _README
     licence: str = "Apache-2.0"
     url: str = _RELEASE
+    finetune_config: str | None = None
 
     @property
     def weights_url(self) -> str:
-        return self.url + self.files[0]
+        """Of the weights' file, or of the page that has a link to it."""
+        return self.url + self.files[0] if self.url else _MODEL_ZOO
 
     @property
     def config_file(self) -> Path:
@@ -63,11 +67,6 @@ class Entry:
         from nanodet_d2.config import config_path
 
         return config_path(self.config)
-
-    @property
-    def finetune_config(self) -> str:
-        """Name of the config that trains it further on another data set."""
-        return self.config.replace("nanodet_plus_m", "finetune")
 
     def facts(self) -> dict[str, Any]:
         """All of it by name, for people and for json."""
@@ -89,7 +88,19 @@ def _plus(name: str, size: int, count: int, training: int, ap: float, gflops: fl
     """A NanoDet-Plus, as the reference names its files."""
     config = f"nanodet_plus/{name.replace('-', '_').replace('.', '_')}_{size}.py"
     files = (f"{name}_{size}_checkpoint.ckpt", f"{name}_{size}.pth")
-    return Entry(f"{name}-{size}", config, files, size, count, training, ap, gflops)
+    finetune = config.replace("nanodet_plus_m", "finetune")
+    return Entry(
+        *(f"{name}-{size}", config, files, size, count, training, ap, gflops),
+        finetune_config=finetune,
+    )
+
+
+def _legacy(name: str, size: int, count: int, ap: float, gflops: float) -> Entry:
+    """A model from before NanoDet-Plus, without parameters that nothing uses."""
+    stem = f"{name.replace('-', '_').replace('.', '_')}_{size}"
+    files = (f"{stem}.pth", f"{stem}.ckpt")
+    config = f"nanodet/{stem}.py"
+    return Entry(f"{name}-{size}", config, files, size, count, count, ap, gflops, url="")
 
 
 _ENTRIES = {
@@ -99,6 +110,17 @@ _ENTRIES = {
         _plus("nanodet-plus-m", 416, 1_197_924, 4_330_904, ap=30.4, gflops=1.52),
         _plus("nanodet-plus-m-1.5x", 320, 2_477_792, 7_962_196, ap=29.9, gflops=1.75),
         _plus("nanodet-plus-m-1.5x", 416, 2_477_792, 7_962_196, ap=34.1, gflops=2.97),
+        _legacy("nanodet-m", 320, 950_036, ap=20.6, gflops=0.72),
+        _legacy("nanodet-m", 416, 950_036, ap=23.5, gflops=1.2),
+        _legacy("nanodet-m-0.5x", 320, 271_056, ap=13.5, gflops=0.3),
+        _legacy("nanodet-m-1.5x", 320, 2_065_392, ap=23.5, gflops=1.44),
+        _legacy("nanodet-m-1.5x", 416, 2_065_392, ap=26.8, gflops=2.42),
+        _legacy("nanodet-g", 416, 3_788_628, ap=22.9, gflops=4.2),
+        _legacy("nanodet-t", 320, 1_331_508, ap=21.7, gflops=0.96),
+        _legacy("nanodet-efficientnet-lite0", 320, 3_099_824, ap=24.7, gflops=1.72),
+        _legacy("nanodet-efficientnet-lite1", 416, 3_994_740, ap=30.3, gflops=4.06),
+        _legacy("nanodet-efficientnet-lite2", 512, 4_689_460, ap=32.6, gflops=7.12),
+        _legacy("nanodet-repvgg-a0", 416, 7_387_380, ap=27.8, gflops=11.3),
     )
 }
 
@@ -182,6 +204,11 @@ def weights(name: str) -> str:
         if path.is_file():
             return str(path)
 
+    if not found.url:
+        raise ValueError(
+            f"the weights of {name} cannot be fetched by a program; {found.weights_url} has a "
+            f"link. Put {' or '.join(found.files)} into a folder, and name that folder by {FOLDER}"
+        )
     from nanodet_d2.checkpoint.fetching import local_path
 
     try:

@@ -125,3 +125,41 @@ def _branch(raw, priors, truth, targets, num_classes):
         "loss_bbox": 2 * bbox / total,
         "loss_dfl": 0.25 * dfl / (4 * total),
     }
+
+
+def assign_atss(
+    priors: Tensor,
+    gt_boxes: Tensor,
+    gt_classes: Tensor,
+    num_classes: int,
+    *,
+    topk: int = 9,
+    anchor_scale: float = 5.0,
+) -> tuple[Tensor, Tensor]:
+    """Labels (P,) and matched ground truth (P,), -1 for none, of one image by ATSS."""
+    labels = torch.full((len(priors),), num_classes)
+    owner = torch.full((len(priors),), -1)
+    if len(gt_boxes) == 0:
+        return labels, owner
+    half = priors[:, 2:] * anchor_scale / 2
+    iou = iou_matrix(torch.cat([priors[:, :2] - half, priors[:, :2] + half], 1), gt_boxes)
+    middle = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+    distance = (priors[:, None, :2] - middle[None]).pow(2).sum(2).sqrt()  # (P, G)
+    candidates = []
+    for stride in priors[:, 2].unique():
+        level = (priors[:, 2] == stride).nonzero().flatten()
+        nearest = distance[level].topk(min(topk, len(level)), dim=0, largest=False).indices
+        candidates.append(level[nearest])
+    best = torch.full_like(iou, -1.0)
+    for j, rows in enumerate(torch.cat(candidates).T):
+        threshold = iou[rows, j].mean() + iou[rows, j].std()
+        x, y = priors[rows, 0], priors[rows, 1]
+        left, top, right, bottom = gt_boxes[j]
+        sides = torch.stack([x - left, y - top, right - x, bottom - y])
+        chosen = rows[(iou[rows, j] >= threshold) & (sides.amin(0) > 0.01)]
+        best[chosen, j] = iou[chosen, j]
+    overlap, index = best.max(1)
+    positive = overlap >= 0
+    owner[positive] = index[positive]
+    labels[positive] = gt_classes[index[positive]]
+    return labels, owner

@@ -79,7 +79,8 @@ def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tenso
     with torch.no_grad():
         model.head(model.neck(model.backbone(torch.randn(4, 3, 128, 128))))
     model.eval()
-    for predictor in model.head.predictors:
+    ends = getattr(model.head, "predictors", None)
+    for predictor in ends or (model.head.class_predictor, model.head.box_predictor):
         for conv in predictor.modules():
             if isinstance(conv, torch.nn.Conv2d):
                 torch.nn.init.normal_(conv.weight, std=0.05)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -21,6 +23,7 @@ from nanodet_d2.config import (
 from nanodet_d2.modeling import GhostPAN, NanoDetPlusHead, ShuffleNetV2
 from nanodet_d2.resolve import resolve
 
+PROJECTS = Path(__file__).resolve().parents[1] / "projects"
 CONFIGS = [
     "nanodet_plus_m_320",
     "nanodet_plus_m_416",
@@ -107,6 +110,48 @@ def test_a_backbone_config_is_a_short_diff(root, name):
     text = (root / "projects" / "nanodet_plus" / "configs" / f"{name}.py").read_text()
     assert sum(bool(line.strip()) for line in text.splitlines()) <= 12
     assert "channels" not in text
+
+
+LEGACY_CONFIGS = [x.stem for x in sorted((PROJECTS / "nanodet" / "configs").glob("nanodet*.py"))]
+
+
+@pytest.mark.parametrize("name", LEGACY_CONFIGS)
+def test_legacy_config_trains_and_infers(name, shapes_overrides):
+    """Images keep their proportions: 320 x 160 within 128 x 96 is 96 x 48, padded to 96 x 64."""
+    cfg = apply_overrides(
+        get_config(f"nanodet/{name}.py"),
+        [*shapes_overrides, "data.input_size=[128,96]", "dataloader.train.num_workers=0"],
+    )
+    refuse_unknown_train_keys(cfg)
+    model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    schedule = instantiate(cfg.lr_multiplier)
+    warm = cfg.lr_multiplier.warmup_iters / cfg.train.max_iter
+    factors = [schedule(x) for x in (0, warm, *cfg.lr_multiplier.milestones)]
+    steps = [0.1 ** (i + 1) for i in range(len(cfg.lr_multiplier.milestones))]
+    assert factors == pytest.approx([cfg.lr_multiplier.warmup_factor, 1, *steps])
+
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    batch = [mapper(x) for x in list(instantiate(cfg.dataloader.train.dataset))[:2]]
+    assert all(x["image"].shape == (3, 96, 96) for x in batch)
+    before = model.head.predictors[0].weight.clone()
+    losses = model.train()(batch)
+    assert set(losses) == {"loss_qfl", "loss_bbox", "loss_dfl"}
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert not torch.equal(before, model.head.predictors[0].weight)
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+    test_mapper = instantiate(cfg.dataloader.test.mapper)
+    record = {**batch[0], "height": 160, "width": 320, "annotations": []}
+    image = np.zeros((160, 320, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr("nanodet_d2.data.mapper.read_image", lambda *_, **__: image)
+        sample = test_mapper(record)
+        assert sample["image"].shape == (3, 48, 96)
+        (result,) = model.eval()([sample])
+    assert result["instances"].image_size == (160, 320)
 
 
 def test_config_survives_saving(load, tmp_path):

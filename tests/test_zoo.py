@@ -65,7 +65,12 @@ def test_entries_say_what_their_configs_build(name):
     assert (counts[False], sum(counts.values())) == (entry.parameters, entry.training_parameters)
     assert model.training and model.head.num_classes == 80
     assert json.loads(json.dumps(entry.facts()))["licence"] == "Apache-2.0"
-    assert entry.weights_url.startswith("https://github.com/RangiLyu/nanodet/releases/download/")
+    if name.startswith("nanodet-plus"):
+        assert entry.weights_url.startswith(
+            "https://github.com/RangiLyu/nanodet/releases/download/"
+        )
+    else:
+        assert entry.weights_url == "https://github.com/RangiLyu/nanodet#model-zoo"
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -108,6 +113,15 @@ def test_without_a_network_it_says_what_to_put_where(published_at):
         )
         with pytest.raises(ValueError, match=message):
             zoo.weights(M)
+
+
+def test_weights_behind_a_page_are_put_where_they_are_found(tmp_path, monkeypatch):
+    message = "of nanodet-g-416 cannot be fetched by a program; .*#model-zoo has a link. Put nanod"
+    with pytest.raises(ValueError, match=message):
+        zoo.weights("nanodet-g-416")
+    monkeypatch.setenv(zoo.FOLDER, str(tmp_path))
+    (tmp_path / "nanodet_g_416.ckpt").write_bytes(b"abc")
+    assert zoo.weights("nanodet-g-416") == str(tmp_path / "nanodet_g_416.ckpt")
 
 
 def test_a_name_does_wherever_a_config_does(tmp_path, monkeypatch):

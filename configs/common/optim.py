@@ -1,5 +1,9 @@
-"""AdamW as the reference uses it: weight decay on everything, total gradient norm at most 35."""
+"""The optimisers as the reference uses them, with weight decay on everything.
 
+AdamW for NanoDet-Plus, total gradient norm at most 35; SGD for what was before it.
+"""
+
+import torch
 from detectron2.config import LazyCall as L
 
 from nanodet_d2.engine import build_optimizer, parameter_groups
@@ -12,4 +16,14 @@ AdamW = L(build_optimizer)(
     weight_decay=0.05,
     clip_grad_norm=35.0,
     fused=True,  # one kernel for all parameters
+)
+
+# What the models before NanoDet-Plus are trained with; nothing is clipped.
+SGD = L(build_optimizer)(
+    params=L(parameter_groups)(base_lr="${..lr}", backbone_lr_factor=1.0),
+    optimizer=torch.optim.SGD,
+    lr=0.14,
+    momentum=0.9,
+    weight_decay=1e-4,
+    fused=True,
 )

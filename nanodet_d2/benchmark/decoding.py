@@ -79,7 +79,9 @@ class Decoding:
         if unknown or not isinstance(content, dict) or "kind" not in content:
             found = ", ".join(unknown) or "no kind"
             raise ValueError(f"{source} has {found}; needed: kind; allowed: {', '.join(fields)}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
         check_fields(cls, values, source)
         described = cls(**values)
         described.check(source)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ class Peer(Detector):
         given = self._session.get_inputs()
         pictures = [x for x in given if len(x.shape) == 4]
         others = [x for x in given if len(x.shape) != 4]
-        shape = pictures[0].shape if len(pictures) == 1 else [None] * 4
+        shape: list[Any] = pictures[0].shape if len(pictures) == 1 else [None] * 4
         batch, channels, height, width = shape  # a free number has a name
         fixed = isinstance(height, int) and isinstance(width, int)
         if batch is None or (isinstance(batch, int) and batch != 1) or channels != 3 or not fixed:

@@ -51,21 +51,64 @@ _RULES: tuple[_Rule, ...] = (
     (r"\.shortcut\.1\.", ".shortcut.0.norm."),
     (r"\.shortcut\.2\.", ".shortcut.1."),
     (r"\.shortcut\.3\.", ".shortcut.1.norm."),
-    # heads
+    # TAN
+    (r"^neck\.transformer\.conv\.conv\.", "neck.mix."),
+    (r"^neck\.transformer\.(encoders\.\d+)\.", r"neck.\1."),
+    (r"^(neck\.encoders\.\d+)\.attn\.", r"\1.self_attn."),
+    (r"^(neck\.encoders\.\d+)\.mlp\.fc(\d)\.", r"\1.linear\2."),
+    # heads: those of one tower for all levels have one number less
+    (r"^head\.cls_convs\.(\d+)\.(?=\D)", r"head.class_tower.\1."),
+    (r"^head\.reg_convs\.(\d+)\.(?=\D)", r"head.box_tower.\1."),
+    (r"^head\.gfl_cls\.(?=\D)", "head.class_predictor."),
+    (r"^head\.gfl_reg\.(?=\D)", "head.box_predictor."),
     (r"^head\.cls_convs\.", "head.towers."),
+    (r"^head\.reg_convs\.", "head.box_towers."),
     (r"^head\.gfl_cls\.", "head.predictors."),
+    (r"^head\.gfl_reg\.", "head.box_predictors."),
     (r"^head\.distribution_project\.project$", "head.bins"),
     (r"^aux_head\.cls_convs\.", "aux_head.class_tower."),
     (r"^aux_head\.reg_convs\.", "aux_head.box_tower."),
     (r"^aux_head\.gfl_cls\.", "aux_head.class_predictor."),
     (r"^aux_head\.gfl_reg\.", "aux_head.box_predictor."),
-    (r"^(aux_head\.scales\.\d+)\.scale$", r"\1"),
+    (r"^((aux_)?head\.scales\.\d+)\.scale$", r"\1"),
     # convolution blocks
     (r"\.dwnorm\.", ".depthwise.norm."),
     (r"\.pwnorm\.", ".pointwise.norm."),
     (r"\.(bn|gn)\.", ".norm."),
     (r"\.conv\.", "."),
 )
+
+# Backbones that timm has: one of these names passes through no other rules.
+_TIMMS: tuple[_Rule, ...] = (
+    # EfficientNet-Lite; the blocks of stage 0 do not expand
+    (r"^backbone\.stem\.0\.", "backbone.network.conv_stem."),
+    (r"^backbone\.stem\.1\.", "backbone.network.bn1."),
+    (r"^backbone\.(blocks\.0\.\d+)\._depthwise_conv\.", r"backbone.network.\1.conv_dw."),
+    (r"^backbone\.(blocks\.0\.\d+)\._project_conv\.", r"backbone.network.\1.conv_pw."),
+    (r"^backbone\.(blocks\.0\.\d+)\._bn([12])\.", r"backbone.network.\1.bn\2."),
+    (r"^backbone\.(blocks\.\d+\.\d+)\._expand_conv\.", r"backbone.network.\1.conv_pw."),
+    (r"^backbone\.(blocks\.\d+\.\d+)\._depthwise_conv\.", r"backbone.network.\1.conv_dw."),
+    (r"^backbone\.(blocks\.\d+\.\d+)\._project_conv\.", r"backbone.network.\1.conv_pwl."),
+    (
+        r"^backbone\.(blocks\.\d+\.\d+)\._bn(\d)\.",
+        lambda m: f"backbone.network.{m[1]}.bn{int(m[2]) + 1}.",
+    ),
+    # RepVGG
+    (r"^backbone\.stage0\.(?=rbr_)", "backbone.network.stem."),
+    (
+        r"^backbone\.stage(\d)\.(\d+)\.(?=rbr_)",
+        lambda m: f"backbone.network.stages_{int(m[1]) - 1}.{m[2]}.",
+    ),
+    (r"\.rbr_(dense|1x1)\.(0|conv)\.", r".rbr_\1.conv."),
+    (r"\.rbr_(dense|1x1)\.(1|bn)\.", r".rbr_\1.bn."),
+    (r"\.rbr_dense\.", ".conv_kxk."),
+    (r"\.rbr_1x1\.", ".conv_1x1."),
+    (r"\.rbr_identity\.", ".identity."),
+)
+# What the reference has and never uses; the boxes' convolutions unless they have towers.
+_IDLE = re.compile(r"^fpn\.transformer\.linear\.")
+_IDLE_WITHOUT_TOWERS = re.compile(r"^head\.gfl_reg\.\d")
+_BOX_TOWERS = re.compile(r"^head\.reg_convs\.")
 
 
 def is_reference_state_dict(state_dict: Mapping[str, object]) -> bool:
@@ -81,12 +124,18 @@ def has_averaged_weights(state_dict: Mapping[str, object]) -> bool:
 def convert_reference_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
     """Rename the reference's weights to this project's.
 
-    Averaged weights win over raw ones of the same name, and the trainers' prefixes go. Names of
-    unknown parts stay as they are, so that the loader reports them.
+    Averaged weights win over raw ones of the same name, and the trainers' prefixes go, as do
+    weights that nothing uses. Names of unknown parts stay as they are, so that the loader reports
+    them.
     """
     names = {_strip_wrappers(name): name for name in state_dict if not _is_averaged(name)}
     names.update({_strip_wrappers(name): name for name in state_dict if _is_averaged(name)})
-    return {_rename(name): state_dict[source] for name, source in names.items()}
+    idle = [_IDLE] if any(map(_BOX_TOWERS.match, names)) else [_IDLE, _IDLE_WITHOUT_TOWERS]
+    return {
+        _rename(name): state_dict[source]
+        for name, source in names.items()
+        if not any(x.match(name) for x in idle)
+    }
 
 
 def _is_averaged(name: str) -> bool:
@@ -103,7 +152,8 @@ def _strip_wrappers(name: str) -> str:
 
 
 def _rename(name: str) -> str:
-    return _apply(_RULES, name)
+    of_timm = _apply(_TIMMS, name)
+    return of_timm if of_timm != name else _apply(_RULES, name)
 
 
 def _apply(rules: tuple[_Rule, ...], name: str) -> str:

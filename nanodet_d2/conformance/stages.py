@@ -99,7 +99,7 @@ def decode(raw: np.ndarray, x: ExportMetadata) -> np.ndarray:
     if x.kind == "decoded":
         return raw
     classes, height, width = len(x.class_names), x.input.height, x.input.width
-    priors = decode_numpy.make_priors(height, width, x.strides)
+    priors = decode_numpy.make_priors(height, width, x.strides, x.prior_offset)
     boxes = decode_numpy.decode_boxes(raw[:, classes:], priors, height, width)
     return np.concatenate([raw[:, :classes], boxes], axis=1)
 
@@ -134,6 +134,7 @@ def scale(rows: np.ndarray, x: ExportMetadata, size: Sequence[int]) -> np.ndarra
         class_names=x.class_names,
         image_size=size,
         input_size=(x.input.height, x.input.width),
+        resize=x.input.resize,
     )
     return rows_of(found.xyxy, found.confidence, found.class_id)
 

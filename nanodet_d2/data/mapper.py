@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
+from detectron2.data.transforms import AugInput, Augmentation, AugmentationList, TransformList
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
@@ -17,6 +17,7 @@ from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 from .cache import ImageCache
 from .images import read_image
 from .tiling import whole_of
+from .warp import WarpTransform
 
 
 class DetectionMapper:
@@ -97,11 +98,13 @@ class DetectionMapper:
         scale = np.tile(image.shape[1::-1], 2) / np.tile([sample["width"], sample["height"]], 2)
         inputs = AugInput(image, boxes=_boxes(annotations) * scale)
         augmentations = self.augmentations if size is None else self._resized(size)
-        augmentations(inputs)
+        transforms = augmentations(inputs)
         image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
         sample["image"] = torch.from_numpy(image)
         if self.is_train:
             self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
+        else:
+            _add_warp(sample, transforms)
         return sample
 
     def _read(self, sample: dict[str, Any], size: tuple[int, int] | None) -> np.ndarray:
@@ -142,6 +145,13 @@ class DetectionMapper:
         kept = ~crowd if self.keep_empty_boxes else ~crowd & boxes.nonempty()
         sample["instances"] = Instances(size, gt_boxes=boxes[kept], gt_classes=classes[kept])
         sample["ignore_boxes"] = boxes[crowd & boxes.nonempty()]
+
+
+def _add_warp(sample: dict[str, Any], transforms: TransformList) -> None:
+    """Tell the model how boxes go back to the image, where the ratio of the sizes is not enough."""
+    warps = [x for x in transforms.transforms if isinstance(x, WarpTransform)]
+    if len(warps) == len(transforms.transforms) == 1 and warps[0].shifts:
+        sample["warp_matrix"] = warps[0].matrix
 
 
 def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -15,13 +15,16 @@ import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation, Transform
 
-from nanodet_d2.runtime.preprocess import warp
+from nanodet_d2.runtime.preprocess import fit_of, warp
 
 from .checks import require_number, require_range
 
 Range = tuple[float, float]  # low, high
 Pair = Union[Sequence[float], np.ndarray]  # x, y
 MAX_PERSPECTIVE = 0.01  # beyond, images of 200 px are turned inside out
+
+
+SHIFT = 1e-6  # pixels; less is a rounding
 
 
 class WarpTransform(Transform):
@@ -35,6 +38,11 @@ class WarpTransform(Transform):
     def __init__(self, matrix: np.ndarray, height: int, width: int):
         super().__init__()
         self._set_attributes(locals())
+
+    @property
+    def shifts(self) -> bool:
+        """Whether it moves the upper left corner: a plain stretching does not."""
+        return bool(np.abs(self.matrix[:2, 2]).max() > SHIFT)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """Warp an image (H, W) or (H, W, C)."""
@@ -137,8 +145,8 @@ def output_size(
     """(height, width) after the warp: ``size``, or with ``keep_ratio`` what fits into it."""
     if not keep_ratio:
         return size
-    ratio = min(size[0] / height, size[1] / width)
-    return int(ratio * height), int(ratio * width)
+    fit = fit_of(height, width, size[0], size[1])
+    return fit.height, fit.width
 
 
 def warp_matrix(

@@ -12,6 +12,7 @@ from .solver import (
     parameter_groups,
     scale_to_batch_size,
     warmup_cosine,
+    warmup_multistep,
 )
 from .training import evaluate_checkpoint, train
 
@@ -31,4 +32,5 @@ __all__ = [
     "scale_to_batch_size",
     "train",
     "warmup_cosine",
+    "warmup_multistep",
 ]

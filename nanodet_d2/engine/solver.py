@@ -9,7 +9,11 @@ from typing import Any, Callable
 import torch
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
-from fvcore.common.param_scheduler import CosineParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
@@ -249,6 +253,43 @@ def warmup_cosine(
         warmup_factor: first multiple.
         final: last multiple.
     """
+    return _warm_up(CosineParamScheduler(1.0, final), max_iter, warmup_iters, warmup_factor)
+
+
+def warmup_multistep(
+    *,
+    max_iter: int,
+    milestones: Sequence[float],
+    gamma: float = 0.1,
+    warmup_iters: int = 500,
+    warmup_factor: float = 0.1,
+) -> WarmupParamScheduler:
+    """Linear warm-up, then steps downwards, as multiples of the base learning rate.
+
+    Args:
+        max_iter: iterations of the whole training.
+        milestones: shares of the training after which the rate falls.
+        gamma: what it is multiplied by each time.
+        warmup_iters: of the iterations, the warm-up; at most half of the training.
+        warmup_factor: first multiple.
+
+    Raises:
+        ValueError: for milestones that do not rise between 0 and 1.
+    """
+    if not all(a < b for a, b in zip([0.0, *milestones], [*milestones, 1.0])):
+        raise ValueError(f"milestones {list(milestones)}; allowed: shares that rise from 0 to 1")
+    updates = max(max_iter, 10_000)  # so that milestones do not meet in a short training
+    steps = MultiStepParamScheduler(
+        values=[gamma**i for i in range(len(milestones) + 1)],
+        milestones=[round(share * updates) for share in milestones],
+        num_updates=updates,
+    )
+    return _warm_up(steps, max_iter, warmup_iters, warmup_factor)
+
+
+def _warm_up(
+    scheduler: ParamScheduler, max_iter: int, warmup_iters: int, warmup_factor: float
+) -> WarmupParamScheduler:
     if warmup_iters > max_iter // 2:
         logger.warning(
             "Warm-up of %d iterations is shortened to %d, half of the training.",
@@ -256,6 +297,4 @@ def warmup_cosine(
             max_iter // 2,
         )
         warmup_iters = max_iter // 2
-    return WarmupParamScheduler(
-        CosineParamScheduler(1.0, final), warmup_factor, warmup_iters / max_iter
-    )
+    return WarmupParamScheduler(scheduler, warmup_factor, warmup_iters / max_iter)

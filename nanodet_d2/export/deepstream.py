@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import FIT, STRETCH, ExportMetadata
 
 OUTPUTS = ("num_dets", "det_boxes", "det_scores", "det_classes")
 COLORS = {"RGB": 0, "BGR": 1}  # model-color-format
+
+RESIZE = {
+    STRETCH: "Images are stretched (maintain-aspect-ratio=0), as in training.",
+    FIT: "Images lie in the upper left corner, with black, not the mean colour, around.",
+}
 
 CONFIG = """\
 # {model} in DeepStream. Not tried on a GPU.
 #
 # nvinfer hands the network scale * (pixel - offset), one scale for all channels. The network's own
 # normalisation has one for each, and is in the graph: so scale 1, offsets 0.
-# Images are stretched (maintain-aspect-ratio=0), as in training. nvinfer's scaler is another than
+# {resize} nvinfer's scaler is another than
 # that of the evaluation, which may cost some tenths of AP.
 #
 # The parser of custom-lib-path, a function of the form of NvDsInferParseCustomFunc, gets:
@@ -37,7 +42,7 @@ infer-dims=3;{height};{width}
 net-scale-factor=1
 offsets=0;0;0
 model-color-format={color}
-maintain-aspect-ratio=0
+maintain-aspect-ratio={ratio}
 scaling-filter=1
 num-detected-classes={classes}
 output-blob-names={outputs}
@@ -69,4 +74,6 @@ def nvinfer_config(metadata: ExportMetadata, model: str, labels: str) -> str:
         last=len(metadata.class_names) - 1,
         outputs=";".join(OUTPUTS),
         threshold=metadata.score_threshold,
+        resize=RESIZE[x.resize],
+        ratio=int(x.resize == FIT),
     )

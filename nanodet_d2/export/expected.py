@@ -11,11 +11,11 @@ from detectron2.structures import Instances
 from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.modeling import NanoDetPlus
-from nanodet_d2.modeling.head import select_detections
+from nanodet_d2.modeling.head import select_detections, unwarp
 from nanodet_d2.modeling.head.box_coding import grid_priors
 from nanodet_d2.runtime.decode_numpy import select
-from nanodet_d2.runtime.metadata import ExportMetadata
-from nanodet_d2.runtime.preprocess import stretch
+from nanodet_d2.runtime.metadata import FIT, ExportMetadata
+from nanodet_d2.runtime.preprocess import fit_of, stretch, warp
 
 FEW = 10  # detections in all images, fewer than which compare next to nothing
 CANDIDATES = 100  # for each image, that a lowered threshold lets through
@@ -50,10 +50,13 @@ class Expected:
 
     def _run(self, image: np.ndarray) -> None:
         model, x = self.model, self.metadata.input
-        pixels = torch.from_numpy(stretch(image, x.height, x.width)).permute(2, 0, 1)
+        pixels = torch.from_numpy(self._pixels(image)).permute(2, 0, 1)
         if (x.channel_order == "BGR") == model.flip_channels:
             pixels = pixels.flip(0)  # the model is handed RGB images
         sample = {"image": pixels, "height": image.shape[0], "width": image.shape[1]}
+        if x.resize == FIT:
+            rows, columns = image.shape[:2]
+            sample["warp_matrix"] = fit_of(rows, columns, x.height, x.width).matrix
         pyramid = model.neck(model.backbone(model.preprocess_image([sample]).tensor))
         raw = model.head(pyramid)
         found = model.head.decode(raw, model.head.priors(pyramid))
@@ -63,6 +66,18 @@ class Expected:
         self.detections.append(model([sample])[0]["instances"])
         lowest = self._lowest(scores[0].numpy(), self.boxes[-1], self.metadata.score_threshold)
         self.lowest.append(lowest)
+
+    def _pixels(self, image: np.ndarray) -> np.ndarray:
+        """An image at the input's size, (H, W, 3) BGR, with the mean colour where it has none."""
+        x = self.metadata.input
+        if x.resize != FIT:
+            return stretch(image, x.height, x.width)
+        rows, columns = image.shape[:2]
+        fit = fit_of(rows, columns, x.height, x.width)
+        mean = x.mean if x.channel_order == "BGR" else x.mean[::-1]
+        pixels = np.tile(np.array(mean, np.float32), (x.height, x.width, 1))
+        pixels[: fit.height, : fit.width] = warp(image, fit.matrix, fit.height, fit.width)
+        return pixels
 
     def detections_in(
         self, outputs: Mapping[str, np.ndarray], size: Sequence[int]
@@ -75,12 +90,16 @@ class Expected:
         else:
             raw = torch.from_numpy(outputs["output"])
             sizes = [(-(-x.height // s), -(-x.width // s)) for s in model.head.strides]
-            priors = grid_priors(sizes, model.head.strides, raw.device)
+            offset = self.metadata.prior_offset
+            priors = grid_priors(sizes, model.head.strides, raw.device, offset=offset)
             found = model.head.decode(raw, priors)
             boxes, scores = clip_boxes_to_image(found.boxes, (x.height, x.width)), found.logits
         options = {**model.select, "score_thresh": self.score_threshold}
         (found,) = select_detections(scores, boxes, [(x.height, x.width)], **options)
         lowest = self._lowest(scores[0].numpy(), boxes[0].numpy(), self.score_threshold)
+        if x.resize == FIT:
+            matrix = fit_of(size[0], size[1], x.height, x.width).matrix
+            found = unwarp(found, matrix, (size[0], size[1]))
         return detector_postprocess(found, *size), lowest
 
     def _lowest(self, scores: np.ndarray, boxes: np.ndarray, threshold: float) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nanodet_d2.runtime.backends import require_packages
+from nanodet_d2.runtime.metadata import FIT
 
 from .calibration import DEFAULT_COUNT
 from .formats import Format, find_format, formats
@@ -104,6 +105,20 @@ def check_job(job: Job) -> None:
     packages = [name for x in wanted for name in x.packages if not (job.isolated and x.environment)]
     packages += [x.backend.needs() for x in wanted if job.verify]
     require_packages(dict.fromkeys(packages), "this export")
+
+
+def check_resize(job: Job, resize: str) -> None:
+    """Refuse, for a model whose images are fitted, what can only stretch them.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    wrong = [f"--kind {job.kind}"] * (job.kind == "end2end") + ["--kit"] * job.kit
+    if resize == FIT and wrong:
+        raise ValueError(
+            f"{' and '.join(wrong)} with a model whose images keep their proportions (RandomWarp "
+            "with keep_ratio=True); allowed: --kind raw and decoded, without a kit"
+        )
 
 
 def check_nms(job: Job, nms: str) -> None:

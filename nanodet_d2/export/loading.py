@@ -19,7 +19,7 @@ from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
 from nanodet_d2.modeling.meta_arch.nanodet_plus import REFERENCE_INPUT
 from nanodet_d2.resolve import ModelSource, resolve
-from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription, check_size
+from nanodet_d2.runtime.metadata import STRETCH, ExportMetadata, InputDescription, check_size
 
 from .preparation import check_preparation
 
@@ -63,7 +63,7 @@ def load_model(
     resolved = resolve(source, overrides, trust=trust)
     checkpoint = checkpoint or resolved.weights()
     cfg = resolved.cfg
-    check_preparation(cfg, input_size)
+    resize = check_preparation(cfg, input_size)
     model = _build(resolved)
     load_weights(model, checkpoint, require_all=True)
     size = input_size or cfg.data.input_size
@@ -74,6 +74,7 @@ def load_model(
         class_names=names_for_model(cfg.data, model.head.num_classes),
         input_size=size,
         checkpoint_sha256=sha256(local_path(checkpoint)),
+        resize=resize,
     )
 
 
@@ -84,6 +85,7 @@ def describe_model(
     class_names: Sequence[str],
     input_size: Sequence[int],
     checkpoint_sha256: str = "",
+    resize: str = STRETCH,
 ) -> LoadedModel:
     """What exports and detectors need to know of a model in memory, which is set to evaluate.
 
@@ -91,6 +93,7 @@ def describe_model(
         name: of its files.
         class_names: in the order of the scores.
         input_size: (height, width) in pixels.
+        resize: how an image is brought to it, as in ``InputDescription``.
 
     Raises:
         ValueError: for another number of names than classes, or an input that does not fit.
@@ -116,6 +119,7 @@ def describe_model(
             mean=tuple(round(float(x), 6) for x in model.pixel_mean.flatten()),
             std=tuple(round(float(x), 6) for x in model.pixel_std.flatten()),
             size_divisor=model.size_divisibility,
+            resize=resize,
         ),
         outputs=("output",),
         score_threshold=model.select["score_thresh"],
@@ -125,6 +129,7 @@ def describe_model(
         vote_threshold=model.select["vote_thresh"],
         versions=versions(),
         checkpoint_sha256=checkpoint_sha256,
+        prior_offset=float(getattr(model.head, "prior_offset", 0.0)),
     )
     return LoadedModel(model.eval(), metadata)
 

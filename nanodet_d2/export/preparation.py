@@ -1,7 +1,8 @@
 """Does a config prepare its test images as an exported file will?
 
-The file, and PyTorch beside it, stretch an image to the input size. Where the config's evaluation
-does something else, both would agree with each other, and neither with the evaluation.
+The file, and PyTorch beside it, stretch an image to the input size, or fit it into that. Where the
+config's evaluation does something else, both would agree with each other, and neither with the
+evaluation.
 """
 
 from __future__ import annotations
@@ -15,27 +16,32 @@ from omegaconf import DictConfig, OmegaConf
 
 from nanodet_d2.checkpoint.config_text import TARGET
 from nanodet_d2.data import DetectionMapper, RandomWarp
+from nanodet_d2.runtime.metadata import FIT, STRETCH
 
 ALLOWED = (
     "allowed for an export: a DetectionMapper whose only augmentation is "
-    "RandomWarp(size=data.input_size), which stretches images to the input size"
+    "RandomWarp(size=data.input_size), which stretches images to the input size, or fits them into "
+    "it with keep_ratio=True"
 )
 
 
-def check_preparation(cfg: DictConfig, input_size: Sequence[int] | None) -> None:
-    """Refuse a config whose evaluation does not merely stretch images to the input size.
+def check_preparation(cfg: DictConfig, input_size: Sequence[int] | None) -> str:
+    """Refuse a config whose evaluation does not merely stretch or fit images to the input size.
 
     A config without a ``dataloader.test.mapper`` says nothing of it, and is accepted.
 
     Args:
         input_size: (height, width) that the user asks for in place of the config's.
 
+    Returns:
+        which of both it does, as in ``InputDescription.resize``.
+
     Raises:
         ValueError: naming what the config does, and what is allowed.
     """
     mapper: Any = OmegaConf.select(cfg, "dataloader.test.mapper")
     if mapper is None:
-        return
+        return STRETCH
     if OmegaConf.is_config(mapper):
         mapper = OmegaConf.to_container(mapper, resolve=True)
     wanted = input_size or list(cfg.data.input_size)
@@ -44,6 +50,7 @@ def check_preparation(cfg: DictConfig, input_size: Sequence[int] | None) -> None
     found = found or _warps_otherwise(mapper, wanted, any_size=input_size is not None)
     if found:
         raise ValueError(f"the config's evaluation (dataloader.test.mapper) {found}; {ALLOWED}")
+    return FIT if mapper["augmentations"][0].get("keep_ratio") else STRETCH
 
 
 def _reads_otherwise(mapper: Any, order: str) -> str:
@@ -57,7 +64,7 @@ def _reads_otherwise(mapper: Any, order: str) -> str:
 
 
 def _warps_otherwise(mapper: Mapping[str, Any], wanted: Sequence[int], *, any_size: bool) -> str:
-    """What a mapper does to images beside stretching them to a size; empty if nothing."""
+    """What a mapper does to images beside bringing them to a size; empty if nothing."""
     augmentations = list(mapper.get("augmentations") or ())
     if len(augmentations) != 1 or _target(augmentations[0]) is not RandomWarp:
         names = ", ".join(map(_name, augmentations)) or "none, so that images stay as they are"
@@ -65,10 +72,10 @@ def _warps_otherwise(mapper: Mapping[str, Any], wanted: Sequence[int], *, any_si
     warp = augmentations[0]
     defaults = {k: x.default for k, x in inspect.signature(RandomWarp).parameters.items()}
     for name, value in warp.items():
-        if name not in (TARGET, "size") and _tuples(value) != defaults.get(name):
+        if name not in (TARGET, "size", "keep_ratio") and _tuples(value) != defaults.get(name):
             return f"has RandomWarp with {name}={value}"
     if not any_size and list(warp["size"]) != list(wanted):
-        return f"stretches images to {list(warp['size'])}, and data.input_size is {list(wanted)}"
+        return f"brings images to {list(warp['size'])}, and data.input_size is {list(wanted)}"
     return ""
 
 

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.runtime.metadata import ExportMetadata, input_form
-from nanodet_d2.runtime.preprocess import normalize, stretch
+from nanodet_d2.runtime.preprocess import prepare as prepare_image
 
 from .calibration import Samples, hash_names
 from .end2end import add_image_and_nms
@@ -145,6 +145,6 @@ class Products:
         x = self.metadata.input
 
         def prepare(image: np.ndarray) -> np.ndarray:
-            return normalize(stretch(image, x.height, x.width), x)[None]
+            return prepare_image(image, x)[None]
 
         return Samples(self._calibration, prepare)

@@ -19,7 +19,7 @@ from .expected import Expected
 from .formats import find_format
 from .int8 import Explanation
 from .int8 import in_words as explanation_in_words
-from .job import Job, check_job, check_nms
+from .job import Job, check_job, check_nms, check_resize
 from .loading import LoadedModel
 from .pictures import batch_of, other_size, verification_images
 from .placing import folder_beside, move_all
@@ -63,6 +63,7 @@ def export(loaded: LoadedModel, job: Job) -> list[Written]:
         FileNotFoundError: if a file that it needs is not there.
     """
     check_job(job)
+    check_resize(job, loaded.metadata.input.resize)
     check_nms(job, loaded.metadata.nms)
     calibration = (
         calibration_pictures(job.calibration, job.calibration_count) if job.calibration else []

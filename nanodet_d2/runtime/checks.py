@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 CHANNEL_ORDERS = ("BGR", "RGB")
+RESIZES = ("stretch", "fit")
+PRIOR_OFFSETS = (0.0, 0.5)
 NMS = ("plain", "voting")
 PRECISIONS = ("", "float32", "float16", "int8", "int8_float16")
 FIXED = "fixed"  # in a dataclass field's metadata: its default is the only value that is allowed
@@ -34,6 +36,8 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "channel_order": (lambda x: x in CHANNEL_ORDERS, " or ".join(CHANNEL_ORDERS)),
     "mean": (lambda x: len(x) == 3, "three numbers"),
     "std": (lambda x: len(x) == 3 and min(x) > 0, "three numbers above 0"),
+    "resize": (lambda x: x in RESIZES, " or ".join(RESIZES)),
+    "prior_offset": (lambda x: x in PRIOR_OFFSETS, " or ".join(map(str, PRIOR_OFFSETS))),
     "precision": (lambda x: x in PRECISIONS, ", ".join(PRECISIONS[1:])),
     "calibration_images": (lambda x: x >= 0, "0 or more"),
 }

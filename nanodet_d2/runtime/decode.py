@@ -67,13 +67,13 @@ def _boxes(outputs: list[np.ndarray], priors: np.ndarray, metadata: ExportMetada
     height, width = metadata.input.height, metadata.input.width
     once, where = np.unique(priors, return_inverse=True)
     logits = outputs[0][once, len(metadata.class_names) :]
-    places = _all_priors(height, width, metadata.strides)[once]
+    places = _all_priors(height, width, metadata.strides, metadata.prior_offset)[once]
     return decode_numpy.decode_boxes(logits, places, height, width)[where]
 
 
 @functools.lru_cache(maxsize=8)
-def _all_priors(height: int, width: int, strides: tuple[int, ...]) -> np.ndarray:
-    return decode_numpy.make_priors(height, width, strides)
+def _all_priors(height: int, width: int, strides: tuple[int, ...], offset: float) -> np.ndarray:
+    return decode_numpy.make_priors(height, width, strides, offset)
 
 
 def _suppress(

@@ -1,11 +1,12 @@
 """Raw output to detections in NumPy alone: the file to port to a device.
 
-It needs four facts, all of them in the json beside an exported file: ``strides``, ``reg_max``,
-``input.height`` and ``input.width``; whether a port does the same, ``nanodet-d2 check`` tells. The
-steps:
+It needs five facts, all of them in the json beside an exported file: ``strides``, ``reg_max``,
+``prior_offset``, ``input.height`` and ``input.width``; whether a port does the same, ``nanodet-d2
+check`` tells. The steps:
 
 1. Priors: level by level, finest first, each of ``ceil(H / stride) x ceil(W / stride)`` cells, row
-   by row. The prior of column i and row j lies at pixel ``(i * stride, j * stride)``: no half cell.
+   by row. The prior of column i and row j lies at pixel ``((i + prior_offset) * stride, (j +
+   prior_offset) * stride)``. NanoDet-Plus has no offset, what was before it half a cell.
 2. A row of the raw output has C class scores in [0, 1], then 4 x (reg_max + 1) logits: of the
    distances to the left, top, right and lower side. A distance is the mean of 0…reg_max, weighted
    by the softmax of its logits, times the stride (Li et al. 2020, "Generalized Focal Loss").
@@ -22,7 +23,7 @@ steps:
    candidates whose IoU with it is above ``vote_threshold``, all as they were before, weighted by
    their scores. Its score, class and place in the order stay.
 5. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
-   image, which was stretched.
+   image, which was stretched. (One that was fitted has one factor, and a shift of part of a pixel.)
 
 Letters: P priors, C classes, R reg_max, K detections. Boxes are XYXY.
 """
@@ -32,11 +33,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def make_priors(height: int, width: int, strides: tuple[int, ...]) -> np.ndarray:
+def make_priors(
+    height: int, width: int, strides: tuple[int, ...], offset: float = 0.0
+) -> np.ndarray:
     """(P, 3) float32 ``[x, y, stride]`` for an input of (height, width) pixels."""
     levels = []
     for stride in strides:
-        y, x = np.mgrid[0 : -(-height // stride), 0 : -(-width // stride)] * stride
+        cells = np.mgrid[0 : -(-height // stride), 0 : -(-width // stride)]
+        y, x = (cells + offset) * stride
         levels.append(np.stack([x.ravel(), y.ravel(), np.full(x.size, stride)], axis=1))
     return np.concatenate(levels).astype(np.float32)
 
@@ -151,12 +155,13 @@ def detect(
     nms_threshold: float,
     max_detections: int,
     vote_threshold: float | None = None,
+    prior_offset: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
     num_classes = raw.shape[1] - 4 * (reg_max + 1)
     # Most priors have no candidate, and their boxes need no decoding.
     some = raw[:, :num_classes].max(axis=1) > score_threshold
-    raw, priors = raw[some], make_priors(height, width, strides)[some]
+    raw, priors = raw[some], make_priors(height, width, strides, prior_offset)[some]
     boxes = decode_boxes(raw[:, num_classes:], priors, height, width)
     limits = (score_threshold, nms_threshold, max_detections, vote_threshold)
     return select(raw[:, :num_classes], boxes, *limits)

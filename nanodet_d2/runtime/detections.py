@@ -8,6 +8,9 @@ from typing import Any, Union
 
 import numpy as np
 
+from .metadata import FIT, STRETCH
+from .preprocess import fit_of
+
 Index = Union[int, slice, Sequence[int], Sequence[bool], np.ndarray]
 
 
@@ -78,19 +81,25 @@ def in_image(
     class_names: tuple[str, ...],
     image_size: Sequence[int],
     input_size: tuple[int, int] | None = None,
+    resize: str = STRETCH,
 ) -> Detections:
     """Detections of an image from boxes (K, 4) XYXY; those that are empty are left out.
 
     Args:
-        input_size: (height, width) that the boxes are pixels of; the image's if None. Boxes are
-            stretched from there to the image and clipped to it.
+        input_size: (height, width) that the boxes are pixels of; the image's if None. Boxes go back
+            from there to the image and are clipped to it.
+        resize: what was done to the image, as in ``InputDescription``.
     """
     height, width = image_size
     boxes = boxes.reshape(-1, 4).astype(np.float32)  # a copy
     kept = _nonempty(boxes)
     if input_size is not None:
-        boxes[:, 0::2] *= width / input_size[1]
-        boxes[:, 1::2] *= height / input_size[0]
+        if resize == FIT:
+            fit = fit_of(height, width, input_size[0], input_size[1])
+            boxes = (boxes - np.array(fit.shift * 2, np.float32)) / np.float32(fit.factor)
+        else:
+            boxes[:, 0::2] *= width / input_size[1]
+            boxes[:, 1::2] *= height / input_size[0]
         np.clip(boxes, 0, np.array([width, height, width, height], np.float32), out=boxes)
         kept &= _nonempty(boxes)
     return Detections(

@@ -15,7 +15,7 @@ from .decode import find
 from .detections import Detections, in_image
 from .images import MAX_PIXELS, check_max_pixels, load_image
 from .metadata import ExportMetadata, read_metadata
-from .preprocess import normalize, stretch
+from .preprocess import prepare
 from .tiles import Tiles, detect_in_slices
 
 ImageLike = Union[str, Path, np.ndarray]
@@ -130,7 +130,7 @@ class Detector:
         if self.metadata.kind == "end2end":
             return np.ascontiguousarray(images[0])
         x = self.metadata.input
-        planes = [normalize(stretch(image, x.height, x.width), x) for image in images]
+        planes = [prepare(image, x) for image in images]
         return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
     def run(self, data: np.ndarray) -> dict[str, np.ndarray]:
@@ -190,6 +190,7 @@ class Detector:
                 class_names=x.class_names,
                 image_size=image.shape[:2],
                 input_size=(x.input.height, x.input.width),
+                resize=x.input.resize,
             )
             for image, *single in zip(images, *outputs)
         ]

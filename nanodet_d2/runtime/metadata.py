@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "nanodet_d2"  # the entry inside a file
 KINDS = ("raw", "decoded", "end2end")
 CHANNELS_LAST = "NHWC"
+STRETCH, FIT = "stretch", "fit"  # what may become of an image on its way to the input's size
 
 
 def _fixed(value: Any) -> Any:
@@ -34,13 +35,16 @@ class InputDescription:
         dynamic: whether batch, height and width are free.
         channel_order: "BGR" or "RGB", of the normalised tensor.
         mean, std: per channel in that order, of values in [0, 255].
-        resize: "stretch" to (height, width), with no regard to the image's proportions.
+        resize: "stretch" to (height, width), with no regard to the image's proportions; or "fit":
+            by one factor, the largest with which all of it has room, see ``preprocess.fit_of``. It
+            lies in the upper left, and the rest of the normalised tensor is 0.
         size_divisor: what height and width are multiples of, where they are free.
         axes: "NCHW", or "NHWC" where programs have images so (LiteRT), or "HWC" of an image.
         dtype: "float32", or "uint8" of an image.
         interpolation: between the four pixels around a position.
         pixel_offset: of a pixel's place from its index. With 0 output pixel i lies at i * input
-            size / output size; half-pixel centres would be 0.5, (i + 0.5) * … - 0.5.
+            size / output size; half-pixel centres would be 0.5, (i + 0.5) * … - 0.5. ("fit" moves
+            it by half of what its rounded size leaves over.)
         position_steps: positions are rounded to so many steps of a pixel…
         position_rounding: …and of two as near to the even one. (Where an engine's rounding of the
             product decides, both are right.)
@@ -55,7 +59,7 @@ class InputDescription:
     channel_order: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: str = _fixed("stretch")
+    resize: str = STRETCH
     size_divisor: int = 1
     axes: str = "NCHW"
     dtype: str = "float32"
@@ -107,7 +111,8 @@ class ExportMetadata:
         score_form: scores are in [0, 1]; the file has applied the sigmoid.
         score_comparison: with ``score_threshold``: a candidate's score is "greater".
         prior_order: priors come level by level, each row by row.
-        prior_offset: of a prior from its cell's upper left corner, in strides: 0 is no half cell.
+        prior_offset: of a prior from its cell's upper left corner, in strides: 0 or, before
+            NanoDet-Plus, half a cell.
         box_form: a side's distance is the mean of 0…reg_max, weighted by the softmax of its logits…
         box_unit: …in strides of its level.
         box_sides: the order of the distances from the prior.
@@ -148,7 +153,7 @@ class ExportMetadata:
     score_form: str = _fixed("after_sigmoid")
     score_comparison: str = _fixed("greater")
     prior_order: str = _fixed("level_row_column")
-    prior_offset: float = _fixed(0.0)
+    prior_offset: float = 0.0
     box_form: str = _fixed("softmax_mean")
     box_unit: str = _fixed("stride")
     box_sides: str = _fixed("left_top_right_bottom")

@@ -1,4 +1,4 @@
-"""From an image to the network's input: stretched, then normalised.
+"""From an image to the network's input: stretched or fitted, then normalised.
 
 Pixels are addressed by their index, with no half-pixel centre; see ``nanodet_d2/data/warp.py``.
 """
@@ -6,15 +6,57 @@ Pixels are addressed by their index, with no half-pixel centre; see ``nanodet_d2
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from .metadata import InputDescription
+from .metadata import FIT, InputDescription
 
 MAX_SIDE = 32_766  # pixels of an image that OpenCV warps
 _STEPS = 32  # OpenCV's positions between two pixels
 _BLOCK, _BLOCK_ROWS = 1024, 16  # pixels that it warps in one go, and their rows
+
+
+class Fit(NamedTuple):
+    """Where an image that keeps its proportions lies in the network's input."""
+
+    height: int  # pixels that it covers there, from the upper left
+    width: int
+    factor: float  # pixel i of the image lies at i * factor + shift
+    shift: tuple[float, float]  # x, y
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) from pixels of the image to those of the input."""
+        (x, y), factor = self.shift, self.factor
+        return np.array([[factor, 0, x], [0, factor, y], [0, 0, 1]])
+
+
+def fit_of(rows: int, columns: int, height: int, width: int) -> Fit:
+    """How an image of (rows, columns) fits into (height, width), as the reference has it.
+
+    Its size is rounded down. The image then fits into that; what is left over, less than a pixel,
+    is shared by both sides.
+    """
+    factor = min(height / rows, width / columns)
+    new_height, new_width = max(1, int(factor * rows)), max(1, int(factor * columns))
+    factor = min(new_height / rows, new_width / columns)
+    shift = new_width / 2 - factor * columns / 2, new_height / 2 - factor * rows / 2
+    return Fit(new_height, new_width, factor, shift)
+
+
+def prepare(image: np.ndarray, description: InputDescription) -> np.ndarray:
+    """The network's input (3, H, W) float32 for an image (H, W, 3) uint8 BGR."""
+    height, width = description.height, description.width
+    if description.resize != FIT:
+        return normalize(stretch(image, height, width), description)
+    rows, columns = image.shape[:2]
+    fit = fit_of(rows, columns, height, width)
+    out = np.zeros((3, height, width), np.float32)  # 0 is the mean colour
+    small = warp(image, fit.matrix, fit.height, fit.width)
+    out[:, : fit.height, : fit.width] = normalize(small, description)
+    return out
 
 
 def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def precisions_of(name: str, *, calibrated: bool) -> list[str]:
     able = {
         "float32": True,
         "float16": "fp16" in x.options,
-        "int8": "int8" in x.options and calibrated and _installed(x.quantizers),
+        "int8": "int8" in x.options and calibrated,
     }
     return [precision for precision in PRECISIONS if able[precision]]
 

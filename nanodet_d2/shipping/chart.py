@@ -48,8 +48,9 @@ def draw(
     best = front(ours)
     axes.step([x.ms for x in best], [x.ap for x in best], where="post", color="black", lw=1,
               alpha=0.6, label="Pareto front")  # fmt: skip
-    for x in best:
-        axes.annotate(x.name.split()[2], (x.ms, x.ap), xytext=(4, -11), fontsize=7,
+    first = {x.name.split()[2]: x for x in reversed(best)}  # the fastest of each size
+    for size, x in first.items():
+        axes.annotate(size, (x.ms, x.ap), xytext=(4, -11), fontsize=7,
                       textcoords="offset points")  # fmt: skip
     for x in measured:
         if x.peer:

@@ -100,7 +100,7 @@ def choose(
     ready = affordable(measured, budget)
     if not ready:
         return Verdict(None, [f"no candidate meets the budget: {shortfall(measured, budget)}"])
-    words = []
+    words: list[str] = []
     for x in ready:
         logger.info("%s: measured afresh", x.name)
         again = afresh(x.name)

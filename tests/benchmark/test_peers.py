@@ -165,7 +165,7 @@ def test_a_description_of_ones_own(tmp_path):
         ('{"order": "RGB"}', "has no kind"),
         ('{"kind": "gfl", "colour": "RGB"}', "has colour; needed"),
         ('{"kind": "ssd"}', "has kind 'ssd'; allowed: detr, gfl, yolox"),
-        ('{"kind": "gfl", "resize": "crop"}', "has resize 'crop'; allowed: stretch, fit"),
+        ('{"kind": "gfl", "resize": "crop"}', "has resize 'crop'; allowed: stretch"),
         ('{"kind": "gfl", "mean": [1, 2]}', "has mean .*allowed: three numbers"),
         ('{"kind": "gfl", "std": [1, 2, 0]}', "has std .*allowed: three numbers above 0"),
         ('{"kind": "gfl", "scale": 0}', "has scale 0; allowed: scale above 0"),

@@ -20,9 +20,9 @@ from tests.blocking import run_without
 from tests.runtime.test_alone import BLOCKED
 
 FILES = [
-    *(("onnx", "raw"), ("onnx", "decoded"), ("onnx", "end2end"), ("ncnn", "raw")),
-    ("torchscript", "raw"),
+    *(("onnx", "raw"), ("ncnn", "raw"), ("torchscript", "raw")),
     *(pytest.param(*x, marks=pytest.mark.slow) for x in (
+        ("onnx", "decoded"), ("onnx", "end2end"),
         ("openvino", "raw"), ("openvino", "decoded"), ("openvino", "end2end"),
         ("torchscript", "decoded"),
     )),

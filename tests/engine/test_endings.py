@@ -40,6 +40,14 @@ def fail() -> None:
     raise RuntimeError("on purpose")
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's handler, which is missing where a shell runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("action", "error"),
     [
@@ -49,7 +57,7 @@ def fail() -> None:
     ],
     ids=["SIGTERM", "SIGINT", "exception"],
 )
-def test_the_last_finished_step_is_saved(config, tmp_path, action, error):
+def test_the_last_finished_step_is_saved(ctrl_c, config, tmp_path, action, error):
     before = signal.getsignal(signal.SIGTERM)
     cfg = config(*LONG)
     in_the_fourth_batch(cfg, action)

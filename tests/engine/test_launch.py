@@ -26,7 +26,9 @@ def alone(shapes_overrides, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("start", "processes"), [(torchrun, 2), (ranks, 3)])
+@pytest.mark.parametrize(
+    ("start", "processes"), [pytest.param(torchrun, 2, marks=pytest.mark.slow), (ranks, 3)]
+)
 def test_together_as_alone(alone, shapes_overrides, tmp_path, start, processes):
     """Whole trainings: each step's batch is the same, and the 8 test images are shared out."""
     output = f"train.output_dir={tmp_path}"

@@ -41,7 +41,7 @@ def keep_gradients(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     "norms, dtype",
     [
-        ("model.freeze_norm=true", torch.float32),
+        pytest.param("model.freeze_norm=true", torch.float32, marks=pytest.mark.slow),
         # In float32 torch's batch norm of one process is 7e-3 off its own float64 here: rounding
         # decides between equal maxima and the signs of zeros. detectron2's of two is 2e-5 off.
         ("train.sync_norm=true", torch.float64),

@@ -123,7 +123,7 @@ def test_dynamic_sizes_and_batches(make_job, formats):
             Detector(x.path, input_size=(160, 130))  # not when it runs
 
 
-@pytest.mark.parametrize("format", ["ncnn", "mnn"])
+@pytest.mark.parametrize("format", [pytest.param("ncnn", marks=pytest.mark.slow), "mnn"])
 def test_fp16_halves_the_file(make_job, small_models, format):
     full = small_models.file(format)
     half = export(*make_job(formats=[format], fp16=True))[0].path
@@ -185,7 +185,11 @@ def test_end2end_resizes_as_the_evaluation_does(make_job):
 
 @pytest.mark.parametrize(
     "format, name",
-    [("torchscript", "output: class scores"), ("onnx", "output: class scores"), ("ncnn", "cls16")],
+    [
+        ("torchscript", "output: class scores"),
+        pytest.param("onnx", "output: class scores", marks=pytest.mark.slow),
+        pytest.param("ncnn", "cls16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_wrong_file_is_found_named_and_set_aside(make_job, monkeypatch, format, name):
     def damaged(model, kind):

@@ -60,7 +60,7 @@ def run_as(monkeypatch):
         class InMemory(running.Detector):
             def __init__(self, path, *, input_size, score_thresh):
                 parts = (Engine(network), metadata, str(path))
-                self._use(*parts, score_thresh, input_size, MAX_PIXELS)
+                self._use(*parts, score_thresh, input_size, MAX_PIXELS, None)
 
         monkeypatch.setattr(running, "Detector", InMemory)
         return Path("in memory")

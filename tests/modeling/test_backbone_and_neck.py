@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 
 from nanodet_d2.checkpoint import convert_reference_state_dict
 from nanodet_d2.layers import GhostModule, get_activation
-from nanodet_d2.modeling import GhostNet, GhostPAN, ShuffleNetV2
+from nanodet_d2.modeling import FPN, PAN, TAN, CustomCSPNet, GhostNet, GhostPAN, ShuffleNetV2
 from nanodet_d2.modeling.backbone.shufflenetv2 import channel_shuffle
 
 PARAMETERS = {"0.5x": 143_136, "1.0x": 776_420, "1.5x": 1_755_680, "2.0x": 3_342_052}
@@ -187,3 +187,79 @@ def test_neck_names_sizes_that_do_not_fit():
 def test_ghost_module_refuses_odd_channels():
     with pytest.raises(ValueError, match="even number of channels, got 7"):
         GhostModule(4, 7)
+
+
+def test_csp_network_declares_what_it_produces():
+    backbone = CustomCSPNet().eval()
+    assert sum(p.numel() for p in backbone.parameters()) == 3_182_432
+    features = backbone(torch.zeros(1, 3, 64, 96))
+    assert list(features) == list(backbone.output_shape()) == ["res3", "res4", "res5"]
+    assert [x.channels for x in backbone.output_shape().values()] == [128, 256, 512]
+    for name, spec in backbone.output_shape().items():
+        assert features[name].shape == (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+    assert backbone.size_divisibility == 32
+
+
+@pytest.mark.parametrize(
+    "stages, out, message",
+    [
+        (
+            [["Conv", 3, 8, 3]],
+            [0],
+            r"stage 0 is \['Conv', 3, 8, 3\]; allowed: Conv, input channels",
+        ),
+        ([["Pool", 3, 2]], [0], r"stage 0 is \['Pool', 3, 2\]; allowed: .*MaxPool, kernel size"),
+        ([["Conv", 3, 8, 3, 2], ["CspBlock", 16, 1, 3, 2]], [1], "takes 16 channels; what is .* 8"),
+        ([["Conv", 3, 8, 3, 2]], [1], r"out_stages \[1\]; allowed: .*\{0: 2\}"),
+        ([["Conv", 3, 8, 3, 2], ["Conv", 8, 8, 3, 1]], [0, 1], r"\[0, 1\]; allowed: .*one per str"),
+        ([["Conv", 3, 8, 3, 2]], [], r"out_stages \[\]; allowed: one or more"),
+    ],
+)
+def test_csp_network_refuses_what_does_not_fit(stages, out, message):
+    with pytest.raises(ValueError, match=message):
+        CustomCSPNet(stages, out_stages=out)
+
+
+def constant_laterals(neck, values):
+    """Features that are 1 everywhere, and laterals that make ``values`` of them."""
+    for conv, value in zip(neck.lateral_convs, values):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.constant_(conv.bias, value)
+    return {f"res{i}": torch.ones(1, 4, 2 ** (6 - i), 2 ** (6 - i)) for i in (3, 4, 5)}
+
+
+SHAPES = {f"res{i}": ShapeSpec(channels=4, stride=2**i) for i in (3, 4, 5)}
+
+
+@pytest.mark.parametrize("neck, expected", [(FPN, [111, 110, 100]), (PAN, [111, 221, 321])])
+def test_sums_of_levels(neck, expected):
+    part = neck(SHAPES, out_channels=2)
+    pyramid = part(constant_laterals(part, [1.0, 10.0, 100.0]))
+    assert list(pyramid) == ["p3", "p4", "p5"]
+    for level, value in zip(pyramid.values(), expected):
+        torch.testing.assert_close(level, torch.full_like(level, value))
+
+
+def test_downsampling_is_the_references_interpolation():
+    x = torch.randn(2, 3, 8, 12)
+    wanted = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
+    torch.testing.assert_close(PAN(SHAPES).downsample(x, 2), wanted)
+
+
+def test_tan_interpolates_its_positions():
+    neck = TAN(SHAPES, out_channels=8, num_heads=2, feature_size=(4, 4)).eval()
+    assert neck._positions(4, 4) is neck.pos_embed
+    with torch.no_grad():
+        neck.pos_embed[:] = torch.arange(16.0).view(16, 1, 1)  # 4 y + x
+    finer = neck._positions(8, 8).view(8, 8, 8)[..., 0]
+    torch.testing.assert_close(finer[3, 3], torch.tensor(4 * 1.25 + 1.25))
+    assert neck({k: torch.randn(1, 4, 64 // s.stride, 32 // s.stride) for k, s in SHAPES.items()})
+
+
+def test_tan_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"TAN in_features \['res4', 'res5'\]; allowed: 3 of them"):
+        TAN(SHAPES, in_features=["res4", "res5"])
+    with pytest.raises(ValueError, match="TAN out_channels 12, num_heads 8; allowed: a multiple"):
+        TAN(SHAPES, out_channels=12)
+    with pytest.raises(ValueError, match=r"PAN in_features \['res6'\]; the backbone has"):
+        PAN(SHAPES, in_features=["res6"])

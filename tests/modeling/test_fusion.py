@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
 from nanodet_d2.layers import conv_norm_act, fuse_conv_norm
-from nanodet_d2.modeling import GhostNet, ShuffleNetV2, TimmBackbone, TorchvisionBackbone
+from nanodet_d2.modeling import (
+    CustomCSPNet,
+    GhostNet,
+    ShuffleNetV2,
+    TimmBackbone,
+    TorchvisionBackbone,
+)
+from nanodet_d2.modeling.backbone import make_repvgg_blocks
 
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
@@ -39,7 +46,15 @@ BACKBONES = {
     "torchvision shufflenet": (lambda: TorchvisionBackbone("shufflenet_v2_x0_5"), 0),
     "torchvision densenet": (lambda: TorchvisionBackbone("densenet121"), 62),
     "timm vit": (lambda: TimmBackbone("vit_tiny_patch16_224"), 0),
+    "timm repvgg": (lambda: repvgg(), 0),
+    "csp": (lambda: CustomCSPNet(SMALL_CSP, out_stages=(1, 2, 3)), 0),
 }
+SMALL_CSP = (("Conv", 3, 8, 3, 4), *(("CspBlock", 2**i, 1, 3, 2) for i in (3, 4, 5)))
+
+
+def repvgg() -> TimmBackbone:
+    blocks = make_repvgg_blocks(depths=(1, 2, 2, 1), multipliers=(0.25,) * 4, last_channels=48)
+    return TimmBackbone("repvgg_a0", blocks=blocks)
 
 
 def randomize_norms(model: nn.Module) -> None:
@@ -73,6 +88,17 @@ def test_detections_stay_the_same(build_model, name):
         model.fuse()
         assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
         assert len(model([{"image": image[0]}])[0]["instances"]) > 0
+
+
+def test_repvgg_becomes_plain_convolutions(build_model):
+    model = build_model(backbone=repvgg()).eval()
+    before = sum(isinstance(x, nn.Conv2d) for x in model.backbone.modules())
+    model.fuse()
+    convs = [x for x in model.backbone.modules() if isinstance(x, nn.Conv2d)]
+    assert (before, len(convs)) == (2 * 7, 7)  # of the stem and 1 + 2 + 2 + 1 blocks
+    assert model.backbone.output_shape()["res5"].channels == convs[-1].out_channels == 48
+    with pytest.raises(ValueError, match=r"depths \[1\], multipliers \[1.0\]; allowed: four of"):
+        make_repvgg_blocks(depths=[1], multipliers=[1.0])
 
 
 def test_training_mode_is_refused(build_model):

@@ -227,7 +227,10 @@ def test_losses_are_float32_under_autocast(build_model):
 
 
 # What is compiled without the branch is a part of what is compiled with it, backward pass included.
-@pytest.mark.parametrize("branch, backend", [("with", "aot_eager"), ("without", "eager")])
+@pytest.mark.parametrize(
+    "branch, backend",
+    [pytest.param("with", "aot_eager", marks=pytest.mark.slow), ("without", "eager")],
+)
 def test_losses_compile_to_one_graph(build_model, branch, backend):
     model = build_model(aux_head=None) if branch == "without" else build_model()
     model.train()
@@ -249,6 +252,7 @@ def test_losses_compile_to_one_graph(build_model, branch, backend):
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_and_keeps_its_names(build_model):
     backbone = ShuffleNetV2("0.5x", out_features=("res3",))  # there is less to compile
     build = partial(build_model, backbone=backbone)

@@ -75,6 +75,16 @@ TIMM_SHORT_FORM = {
 }
 
 
+def test_timm_with_weights_of_others():
+    """They may want the other order of channels, with their own mean and deviation."""
+    usual, other = (
+        TimmBackbone("mobilenetv3_small_050", channel_order=x).input_spec for x in ("RGB", "BGR")
+    )
+    assert other == ("BGR", usual.pixel_mean[::-1], usual.pixel_std[::-1])
+    with pytest.raises(ValueError, match="channel_order 'GBR'; allowed: RGB, BGR"):
+        TimmBackbone("mobilenetv3_small_050", channel_order="GBR")
+
+
 @pytest.mark.parametrize("name", TIMM_SHORT_FORM)
 def test_timm_short_form(name):
     shapes = check(TimmBackbone(name), size=128)
@@ -83,6 +93,7 @@ def test_timm_short_form(name):
     assert [x.channels for x in shapes.values()] == channels
 
 
+@pytest.mark.slow
 def test_seeded_sample_of_timm():
     """Each network runs, or is refused with a reason; the whole sweep is a script."""
     sample = random.Random(0).sample(timm.list_models("*tiny*") + timm.list_models("*_0*"), 14)

@@ -54,12 +54,6 @@ def filled_model(case) -> NanoDetPlus:
     return model
 
 
-@pytest.fixture
-def model(filled_model) -> NanoDetPlus:
-    """A copy, since training changes the norms' statistics."""
-    return copy.deepcopy(filled_model)
-
-
 def test_parameter_counts(case, model):
     inference = [p.numel() for n, p in model.named_parameters() if not n.startswith("aux_")]
     assert sum(inference) == case.facts["inference_params"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from detectron2.data.transforms import AugInput
 
 from nanodet_d2.data import RandomWarp
+from nanodet_d2.runtime.detections import in_image
 from nanodet_d2.runtime.metadata import InputDescription
-from nanodet_d2.runtime.preprocess import MAX_SIDE, normalize, stretch
+from nanodet_d2.runtime.preprocess import MAX_SIDE, fit_of, normalize, prepare, stretch
 
 SIZES = [  # (height, width) of image and of input
     ((480, 640), (416, 416)),
@@ -94,3 +96,39 @@ def test_normalised_to_the_bits_of_the_formula(order):
     assert found.dtype == np.float32 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(normalize(image[:, ::-1], x), expected[:, :, ::-1])  # a view
+
+
+@pytest.mark.parametrize(
+    "shape", [(427, 640), (77, 50), (320, 320), (33, 47), (500, 375), (9, 900)]
+)
+def test_an_image_is_fitted_as_the_evaluation_fits_it(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    inputs = AugInput(image)
+    transform = RandomWarp((320, 416), keep_ratio=True)(inputs)
+    fit = fit_of(*shape, 320, 416)
+    assert inputs.image.shape[:2] == (fit.height, fit.width)
+    np.testing.assert_allclose(fit.matrix, transform.matrix, atol=1e-9)
+    mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+    described = InputDescription("data", 320, 416, False, "BGR", mean, std, resize="fit")
+    found = prepare(image, described)
+    assert found.shape == (3, 320, 416) and found.dtype == np.float32
+    expected = normalize(inputs.image, described)
+    np.testing.assert_array_equal(found[:, : fit.height, : fit.width], expected)
+    assert not found[:, fit.height :].any() and not found[:, :, fit.width :].any()
+
+
+def test_an_image_is_fitted_by_hand():
+    """700 x 501 in 350 x 350: 250.5 rows are 250, with 250 / 501 there are 349.3 columns of 350."""
+    fit = fit_of(501, 700, 350, 350)
+    assert (fit.height, fit.width, fit.factor) == (250, 350, 250 / 501)
+    assert fit.shift == pytest.approx((175 - 350 * 250 / 501, 0), abs=1e-12)
+    x = 175 - 350 * 250 / 501
+    boxes = np.float32([[x, 0, x + 250, 125]])
+    found = in_image(
+        *(boxes, np.ones(1), np.zeros(1)),
+        class_names=("a",),
+        image_size=(501, 700),
+        input_size=(350, 350),
+        resize="fit",
+    )
+    np.testing.assert_allclose(found.xyxy, [[0, 0, 501, 250.5]], atol=1e-4)

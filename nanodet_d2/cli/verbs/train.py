@@ -63,7 +63,11 @@ def _config_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
         f"data.source={json.dumps(source)}",
         f"train.output_dir={json.dumps(f'./output/{name}')}",
     ]
-    return zoo.entry(args.model or DEFAULT_MODEL).finetune_config, [*own, *overrides]
+    recipe = zoo.entry(args.model or DEFAULT_MODEL).finetune_config
+    if recipe is None:
+        able = ", ".join(x for x in zoo.names() if zoo.entry(x).finetune_config)
+        raise ValueError(f"no recipe trains {args.model} on a folder; allowed: {able}")
+    return recipe, [*own, *overrides]
 
 
 def _is_data_set(source: str) -> bool:

@@ -139,7 +139,7 @@ def _mean_bin(logits: np.ndarray) -> np.ndarray:
 def _decode(
     *,
     bins: Callable[[np.ndarray], np.ndarray] = _mean_bin,
-    offset: float = 0.0,
+    shift: float = 0.0,
     sides: Sequence[int] = (0, 1, 2, 3),
     interleaved: bool = False,
     with_stride: bool = True,
@@ -151,7 +151,7 @@ def _decode(
 
     Args:
         bins: logits (P, 4, R + 1) to distances (P, 4), in strides.
-        offset: of the priors, in strides.
+        shift: of the priors from where they are, in strides.
         sides: which of the four distances is left, top, right, lower.
         interleaved: the four sides of a bin lie together, not the bins of a side.
         xy: the priors' columns are x.
@@ -166,12 +166,13 @@ def _decode(
         if interleaved:
             logits = logits.reshape(len(raw), -1, 4).transpose(0, 2, 1)
         distances = bins(logits.reshape(len(raw), 4, -1))[:, sides]
-        priors = make_priors(x.input.height, x.input.width, x.strides).astype(np.float64)
+        priors = make_priors(x.input.height, x.input.width, x.strides, x.prior_offset)
+        priors = priors.astype(np.float64)
         strides = priors[:, 2:]
         if not finest_first:
             other = dict(zip(x.strides, x.strides[::-1]))
             strides = np.array([other[int(stride)] for stride in priors[:, 2]])[:, None]
-        places = priors[:, :2] / priors[:, 2:] * strides + offset * strides
+        places = priors[:, :2] / priors[:, 2:] * strides + shift * strides
         places = places if xy else places[:, ::-1]
         distances = distances * strides if with_stride else distances
         boxes = np.concatenate([places - distances[:, :2], places + distances[:, 2:]], axis=1)
@@ -188,7 +189,7 @@ _MIXED_SIDES = [order for order in itertools.permutations(range(4)) if order != 
 DECODE = Step(
     lambda raw, case: stages.decode(raw, case.x),
     {
-        "decode: priors shifted by half a cell": _decode(offset=0.5),
+        "decode: priors shifted by half a cell": _decode(shift=0.5),
         "decode: stride not applied to the distances": _decode(with_stride=False),
         "decode: reg_max bins not applied, the most likely one taken": _decode(
             bins=lambda logits: logits.argmax(axis=-1).astype(float)

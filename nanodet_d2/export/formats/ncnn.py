@@ -18,7 +18,7 @@ from ..int8 import Scheme
 from ..int8.ncnn import Weights, quantize_ncnn
 from .base import Format, Material
 
-SCHEME = Scheme(symmetric=True, outputs=False)
+SCHEME = Scheme(symmetric=True, outputs=False, depthwise=False)
 
 
 class NcnnFormat(Format):

@@ -28,7 +28,7 @@ class Onnx(Format):
     backend = OnnxRuntime
     packages = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
     # Its convolution of integers gives integers: one with a float output would be one of floats.
-    scheme = Scheme(symmetric=False, outputs=True)
+    scheme = Scheme(symmetric=False, outputs=True, depthwise=True)
     options = ("kind decoded", "kind end2end", "dynamic", "int8")
 
     def write(

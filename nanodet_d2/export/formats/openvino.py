@@ -18,7 +18,7 @@ class OpenVinoFormat(Format):
     backend = OpenVino
     packages = (*Onnx.packages, "openvino")
     # What follows a convolution of integers, as its activation, is computed in float on the way.
-    scheme = Scheme(symmetric=False, outputs=False)
+    scheme = Scheme(symmetric=False, outputs=False, depthwise=True)
     options = ("kind decoded", "kind end2end", "dynamic", "fp16", "int8")
 
     def write(

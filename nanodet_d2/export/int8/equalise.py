@@ -1,11 +1,12 @@
-"""Channels of one range between two convolutions (Nagel et al. 2019, "Data-Free Quantization
-Through Weight Equalization and Bias Correction", section 4.1).
+"""Channels of one range between convolutions (Nagel et al. 2019, "Data-Free Quantization Through
+Weight Equalization and Bias Correction", section 4.1).
 
 All channels of a tensor share one grid, whose steps are those that the largest of them needs. A
-ReLU of any slope lets a positive factor pass. So before it each channel is stretched to the range
-of the largest, and the next convolution's weights take the factor back: the network computes the
-same. (The paper takes a factor between that and the ranges of the weights. Here the weights have a
-scale for each output channel and are rounded by GPTQ, which does not mind.)
+ReLU of any slope lets a positive factor pass, and so does max pooling. So before them each channel
+is stretched to the range of the largest, and the convolutions that follow take the factor back in
+their weights: the network computes the same. (The paper takes a factor between that and the ranges
+of the weights. Here the weights have a scale for each output channel and are rounded by GPTQ, which
+does not mind.)
 
 Letters: O output channels, I input channels of a group, C = groups * I input channels.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from .network import Convolution, Network
@@ -23,16 +25,17 @@ FARTHEST = 100.0  # a channel that is next to nothing on these pictures may be m
 
 
 def equalise(network: Network, peaks: Mapping[str, Tensor]) -> None:
-    """Change the weights of a network's chains of convolutions, in place.
+    """Change the weights of convolutions that follow one another, in place.
 
     Args:
         peaks: of each convolution's input, the largest absolute value of each channel (C,).
     """
-    for first, second in network.chains():
-        factors = stretch(peaks[second])
-        found = network.convolutions
+    found = network.convolutions
+    for first, following in network.fans():
+        factors = stretch(torch.stack([peaks[name] for name in following]).amax(dim=0))
         found[first] = scale_outputs(found[first], factors)
-        found[second] = scale_inputs(found[second], 1 / factors)
+        for name in following:
+            found[name] = scale_inputs(found[name], 1 / factors)
 
 
 def stretch(peaks: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 CONVOLUTION = torch.ops.aten.conv2d.default
-# Those for which f(s * x) = s * f(x) if s > 0.
-_HOMOGENEOUS = {
+_RELU = {  # of any slope
     torch.ops.aten.relu.default,
     torch.ops.aten.relu_.default,
     torch.ops.aten.leaky_relu.default,
     torch.ops.aten.leaky_relu_.default,
 }
+# Those for which f(s * x) = s * f(x), with a factor s > 0 for each channel.
+_HOMOGENEOUS = {*_RELU, torch.ops.aten.max_pool2d.default}
 _DEFAULTS = (None, None, None, (1, 1), (0, 0), (1, 1), 1)  # of the operator's arguments
 
 
@@ -69,7 +70,7 @@ class Network:
     """
 
     def __init__(self, program: ExportedProgram):
-        self._module: fx.GraphModule = program.module()  # type: ignore[assignment]
+        self._module: fx.GraphModule = program.module()
         nodes: list[fx.Node] = [x for x in self._module.graph.nodes if x.target == CONVOLUTION]
         sources = [x.args[1] for x in nodes]
         last = _last(self._module.graph)
@@ -82,7 +83,8 @@ class Network:
                 self._nodes[found.name] = node
 
     def _read(self, node: fx.Node, *, last: bool) -> Convolution | None:
-        _, weight, bias, *options = [*node.args, *_DEFAULTS[len(node.args) :]]
+        given: list[Any] = list(node.args)
+        _, weight, bias, *options = given + list(_DEFAULTS[len(given) :])
         name, dot, kind = str(getattr(weight, "target", "")).rpartition(".")
         if getattr(weight, "op", "") != "get_attr" or kind != "weight" or not dot:
             return None
@@ -105,24 +107,28 @@ class Network:
             value = getattr(value, part)
         return value.detach().clone()
 
-    def chains(self) -> Iterator[tuple[str, str]]:
-        """Names of two convolutions, where all that the first one's output does is to go into the
-        second, directly or by a ReLU of any slope."""
+    def fans(self) -> Iterator[tuple[str, list[str]]]:
+        """Names of a convolution and of those that its output goes into, where it goes into
+        nothing else; directly, or by a ReLU of any slope or the largest of neighbours."""
         names = {node: name for name, node in self._nodes.items()}
         for node, name in names.items():
-            user = _only_user(node)
-            while user is not None and user.target in _HOMOGENEOUS:
-                user = _only_user(user)
-            if user in names:
-                yield name, names[user]
+            ends, todo = [], list(node.users)
+            while todo:
+                user = todo.pop(0)
+                if user.target in _HOMOGENEOUS:
+                    todo += user.users
+                else:
+                    ends.append(user)
+            if ends and all(x in names for x in ends):
+                yield name, [names[x] for x in ends]
 
     def activation(self, name: str) -> Callable[[Tensor], Tensor] | None:
         """The ReLU of any slope that is all that a convolution's output goes into, if it does."""
-        user = _only_user(self._nodes[name])
-        if user is None or user.target not in _HOMOGENEOUS:
+        users = list(self._nodes[name].users)
+        if len(users) != 1 or users[0].target not in _RELU:
             return None
-        target: Any = user.target
-        rest = user.args[1:]
+        target: Any = users[0].target
+        rest = users[0].args[1:]
         return lambda x: target(x.clone(), *rest)  # some of them work in place
 
     @torch.inference_mode()
@@ -132,7 +138,7 @@ class Network:
         Args:
             instead: what to compute in place of each convolution.
         """
-        calls = {
+        calls: dict[fx.Node, Callable[[Tensor], Tensor]] = {
             node: functools.partial(instead, self.convolutions[name])
             for name, node in self._nodes.items()
         }
@@ -152,10 +158,6 @@ class _Runner(fx.Interpreter):
             return super().run_node(n)
         (x, *_), _ = self.fetch_args_kwargs_from_env(n)
         return self._calls[n](x)
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _last(graph: fx.Graph) -> set[fx.Node]:

@@ -22,7 +22,7 @@ from .scheme import Range, Scheme, rounded
 
 logger = logging.getLogger(__name__)
 
-EXPLAINED = 8  # pictures that convolutions are ranked on
+EXPLAINED = 4  # pictures that convolutions are ranked on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,15 @@ class Prepared:
     def explanation(self, scheme: Scheme) -> Explanation:
         """What an engine's convolutions cost."""
         if scheme not in self._explanations:
+            able = {
+                name: x
+                for name, x in self._measured.items()
+                if scheme.depthwise or self._network.convolutions[name].groups == 1
+            }
             found = explain(
                 self._network,
                 self._weights,
-                self._measured,
+                able,
                 scheme,
                 self._images,
                 classes=self._classes,
@@ -83,8 +88,8 @@ class Prepared:
         return self._explanations[scheme]
 
     def plan(self, scheme: Scheme) -> Plan:
-        in_float = self.explanation(scheme).in_float
-        names = [name for name in self._measured if name not in in_float]
+        found = self.explanation(scheme)
+        names = [name for name in self._measured if name in found.costs.keys() - found.in_float]
         return Plan(
             scheme=scheme,
             inputs={name: self._measured[name].input for name in names},

@@ -119,7 +119,7 @@ class _Writer:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _node(self, kind: str, inputs: list[str], output: str, **options: int) -> None:
+    def _node(self, kind: str, inputs: list[str], output: str, **options: Any) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs, [output], f"{output}/{kind}", **options))

@@ -19,10 +19,12 @@ class Scheme:
     Attributes:
         symmetric: inputs are int8 without a zero point; uint8 with one if not.
         outputs: the output is stored in eight bits as well, before its activation.
+        depthwise: depthwise convolutions are quantised, too.
     """
 
     symmetric: bool
     outputs: bool
+    depthwise: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 logger = logging.getLogger(__name__)
 
 DEFAULT_STRIDES = (8, 16, 32)
+CHANNEL_ORDERS = ("RGB", "BGR")
 PROBE_SIZE = 256  # pixels, of the images that a network is looked at with
 
 
@@ -31,6 +32,12 @@ class InputSpec(NamedTuple):
     def from_unit_rgb(cls, mean: Sequence[float], std: Sequence[float]) -> InputSpec:
         """From values in [0, 1] and RGB, as timm and torchvision state them."""
         return cls("RGB", tuple(255 * x for x in mean), tuple(255 * x for x in std))
+
+    def in_order(self, channel_order: str) -> InputSpec:
+        """The same values for "RGB" or "BGR"."""
+        if channel_order == self.channel_order:
+            return self
+        return InputSpec(channel_order, self.pixel_mean[::-1], self.pixel_std[::-1])
 
 
 IMAGENET = InputSpec.from_unit_rgb((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -18,6 +18,7 @@ from torch import nn
 from nanodet_d2.modeling.registering import register
 
 from .levels import (
+    CHANNEL_ORDERS,
     DEFAULT_STRIDES,
     InputSpec,
     SimplePyramid,
@@ -56,6 +57,7 @@ class TimmBackbone(WrappedBackbone):
         checkpoint_path: load this file instead.
         pretrained_cfg_overlay: changes of timm's description of the weights, e.g. ``{"file": …}``.
         features_only: always True; there for configs written for detrex.
+        channel_order: "RGB", as all of timm's weights want it, or "BGR" for weights of others.
         in_channels: of the images.
         out_indices: levels to take; found by their strides if None.
         strides: of the levels to find.
@@ -78,6 +80,7 @@ class TimmBackbone(WrappedBackbone):
         checkpoint_path: str = "",
         pretrained_cfg_overlay: dict[str, Any] | None = None,
         features_only: bool = True,
+        channel_order: str = "RGB",
         in_channels: int = 3,
         out_indices: Sequence[int] | None = None,
         strides: Sequence[int] = DEFAULT_STRIDES,
@@ -89,6 +92,9 @@ class TimmBackbone(WrappedBackbone):
     ):
         if not features_only:
             raise ValueError("TimmBackbone features_only False; allowed: True, the default")
+        if channel_order not in CHANNEL_ORDERS:
+            allowed = ", ".join(CHANNEL_ORDERS)
+            raise ValueError(f"TimmBackbone channel_order {channel_order!r}; allowed: {allowed}")
         _require_model(model_name)
         if norm_layer is not None:
             arguments["norm_layer"] = _without_device(norm_layer)
@@ -119,7 +125,7 @@ class TimmBackbone(WrappedBackbone):
             pyramid=pyramid,
             input_spec=InputSpec.from_unit_rgb(
                 network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-            ),
+            ).in_order(channel_order),
             image_size=_own_size(network, arguments),
             name=f"timm's {model_name}",
         )

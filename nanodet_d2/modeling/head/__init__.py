@@ -1,17 +1,23 @@
 """Heads: raw predictions, assignment and losses."""
 
-from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
-from .aux_head import SimpleConvHead
-from .detections import select_detections
-from .nanodet_plus_head import NanoDetPlusHead
+from .assigner import Assigner, Assignment, DynamicSoftLabelAssigner, GroundTruth
+from .atss import ATSSAssigner
+from .detections import select_detections, unwarp
+from .nanodet_plus_head import NanoDetHead, NanoDetPlusHead
 from .raw import Predictions
+from .simple_conv_head import GFLHead, SimpleConvHead
 
 __all__ = [
+    "ATSSAssigner",
+    "Assigner",
     "Assignment",
     "DynamicSoftLabelAssigner",
+    "GFLHead",
     "GroundTruth",
+    "NanoDetHead",
     "NanoDetPlusHead",
     "Predictions",
     "SimpleConvHead",
     "select_detections",
+    "unwarp",
 ]

@@ -1,4 +1,5 @@
-"""Dynamic soft label assignment (RTMDet's ancestor in NanoDet-Plus; cf. SimOTA in YOLOX, 2021).
+"""What assigners are given and give, and dynamic soft label assignment (RTMDet's ancestor in
+NanoDet-Plus; cf. SimOTA in YOLOX, 2021).
 
 Letters: N images, G ground truths (padded), K ignored boxes (padded), P priors, C classes,
 S slots for positive priors. Nothing here waits for the device, and no shape depends on values.
@@ -8,7 +9,7 @@ Boxes are XYXY in pixels of the network input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -59,6 +60,32 @@ class Assignment(NamedTuple):
     slots: Tensor  # (N, S) different priors, all positive ones among them; S follows from shapes
 
 
+@runtime_checkable
+class Assigner(Protocol):
+    """Matches priors to ground truths; any head takes any of them."""
+
+    def check_levels(self, strides: Sequence[int]) -> None:
+        """Raise ``ValueError`` if it cannot work on levels of these strides, in their order."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        priors: Tensor,
+        truth: GroundTruth,
+        background: Tensor | None = None,
+    ) -> Assignment:
+        """Assign, from the guiding branch's predictions or without them.
+
+        Args:
+            logits: (N, P, C)
+            boxes: (N, P, 4)
+            priors: (P, 3)
+            truth: ground truth of the batch.
+            background: (N, P) the ``background_focal_loss`` of the logits, where it is known.
+        """
+
+
 class DynamicSoftLabelAssigner:
     """Match priors to ground truths by the cost of the guiding branch's predictions.
 
@@ -81,6 +108,9 @@ class DynamicSoftLabelAssigner:
         self.iou_factor = iou_factor
         self.ignore_iof_thr = ignore_iof_thr
 
+    def check_levels(self, strides: Sequence[int]) -> None:
+        """Any do: it knows of no levels."""
+
     @torch.no_grad()
     def __call__(
         self,
@@ -90,15 +120,7 @@ class DynamicSoftLabelAssigner:
         truth: GroundTruth,
         background: Tensor | None = None,
     ) -> Assignment:
-        """Assign from the guiding branch's predictions; every computation is float32.
-
-        Args:
-            logits: (N, P, C)
-            boxes: (N, P, 4)
-            priors: (P, 3)
-            truth: ground truth of the batch.
-            background: (N, P) the ``background_focal_loss`` of the logits, where it is known.
-        """
+        """See ``Assigner``; every computation is float32."""
         if background is None:
             background = background_focal_loss(logits)
         valid = truth.valid.unsqueeze(-1)  # (N, G, 1)

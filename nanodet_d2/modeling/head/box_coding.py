@@ -16,23 +16,28 @@ DISTANCE_MARGIN = 0.1
 
 
 def grid_priors(
-    sizes: Sequence[Sequence[int]], strides: Sequence[int], device: torch.device
+    sizes: Sequence[Sequence[int]],
+    strides: Sequence[int],
+    device: torch.device,
+    *,
+    offset: float = 0.0,
 ) -> Tensor:
     """Priors of all levels, finest first, each row by row.
 
-    NanoDet-Plus puts them at ``index * stride``, with no half-cell offset.
+    NanoDet-Plus puts them at ``index * stride``, with no half-cell offset; its elders have one.
 
     Args:
         sizes: (H, W) of each level.
         strides: pixels per cell of each level.
+        offset: of a prior from its cell's upper left corner, in strides.
 
     Returns:
         (P, 3) float32.
     """
     levels = []
     for (height, width), stride in zip(sizes, strides):
-        y = torch.arange(height, device=device, dtype=torch.float32) * stride
-        x = torch.arange(width, device=device, dtype=torch.float32) * stride
+        y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
+        x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
         yy, xx = torch.meshgrid(y, x, indexing="ij")
         levels.append(torch.stack([xx, yy, torch.full_like(xx, stride)], dim=-1).flatten(0, 1))
     return torch.cat(levels)

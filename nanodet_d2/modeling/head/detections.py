@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torchvision
 from detectron2.layers import batched_nms
@@ -62,6 +63,20 @@ def select_detections(
         found = Instances(size, pred_boxes=Boxes(kept_boxes), scores=s[keep], pred_classes=c[keep])
         results.append(found)
     return results
+
+
+def unwarp(found: Instances, matrix: np.ndarray, size: tuple[int, int]) -> Instances:
+    """Detections in an image as it was before it was scaled and moved.
+
+    Args:
+        found: with ``pred_boxes`` in pixels of the result.
+        matrix: (3, 3) from pixels of the image to those of the result, without rotation.
+        size: (height, width) of the image.
+    """
+    scale, shift = np.diag(matrix)[:2], matrix[:2, 2]
+    boxes = found.pred_boxes.tensor
+    boxes = (boxes - boxes.new_tensor(np.tile(shift, 2))) / boxes.new_tensor(np.tile(scale, 2))
+    return Instances(size, **{**found.get_fields(), "pred_boxes": Boxes(boxes)})
 
 
 def _vote(

@@ -107,6 +107,11 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     return 1 - iou + (hull - union) / hull
 
 
+def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """IoU (…) of boxes (…, 4) with the box in the same place of the other."""
+    return _iou_and_union(boxes1, boxes2)[0]
+
+
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """IoU of all pairs: (…, A, 4) and (…, B, 4) to (…, A, B)."""
     return _iou_and_union(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3))[0]

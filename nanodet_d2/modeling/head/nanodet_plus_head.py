@@ -1,52 +1,41 @@
-"""The detection head of NanoDet-Plus: predictions, assignment and losses.
-
-Letters: N images, P priors, C classes, R reg_max.
-"""
+"""The heads with towers of their own for each level: NanoDet-Plus's, and that before it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.utils import comm
+from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 
 from nanodet_d2.layers import DepthwiseSeparableConv, Style, conv_norm_act, conv_stack
 
-from .assigner import Assignment, DynamicSoftLabelAssigner, GroundTruth
-from .box_coding import encode_distances, grid_priors
-from .losses import (
-    background_focal_loss,
-    distribution_focal_loss,
-    focal_correction,
-    giou_loss,
-)
-from .raw import PRIOR_BIAS, Predictions, flatten_levels, init_normal
-
-AUX_PREFIX = "aux_"
+from .assigner import Assigner, DynamicSoftLabelAssigner
+from .atss import ATSSAssigner
+from .base import HALF_CELL, DenseHead, LegacyHead
+from .raw import PRIOR_BIAS, init_normal
 
 
-class NanoDetPlusHead(nn.Module):
+class NanoDetPlusHead(DenseHead):
     """One tower per level, with class and box logits from one 1 x 1 convolution.
 
     Args:
-        input_shapes: name -> ``ShapeSpec`` (channels, stride) of the neck's levels.
-        num_classes: C.
-        reg_max: R; a box side is at most this many strides from its prior.
+        input_shapes, num_classes, reg_max, prior_offset: as of ``DenseHead``.
         feat_channels: channels of the towers; those of the input if None.
         stacked_convs: convolutions per tower.
         kernel_size: of the towers' convolutions.
         use_depthwise: depthwise separable instead of full convolutions in the towers.
+        share_cls_reg: else the box logits come from a tower and a convolution of their own.
         assigner: matches priors to ground truths; a ``DynamicSoftLabelAssigner()`` if None.
         qfl_weight, giou_weight, dfl_weight: weights of the three losses.
         norm, activation: names as in ``nanodet_d2.layers``.
 
     Raises:
-        ValueError: for a number of classes or a ``reg_max`` below 1.
+        ValueError: as ``DenseHead``.
     """
 
-    bins: Tensor
+    box_towers: nn.ModuleList | None
+    box_predictors: nn.ModuleList | None
 
     def __init__(
         self,
@@ -58,56 +47,59 @@ class NanoDetPlusHead(nn.Module):
         stacked_convs: int = 2,
         kernel_size: int = 5,
         use_depthwise: bool = True,
-        assigner: DynamicSoftLabelAssigner | None = None,
+        share_cls_reg: bool = True,
+        assigner: Assigner | None = None,
+        prior_offset: float = 0.0,
         qfl_weight: float = 1.0,
         giou_weight: float = 2.0,
         dfl_weight: float = 0.25,
         norm: str = "BN",
         activation: str = "LeakyReLU",
     ):
-        super().__init__()
-        if num_classes < 1 or reg_max < 1:
-            raise ValueError(
-                f"NanoDetPlusHead num_classes {num_classes}, reg_max {reg_max}; "
-                "allowed: 1 or more for both"
-            )
-        self.num_classes = num_classes
-        self.reg_max = reg_max
-        self.in_features = list(input_shapes)
-        self.strides = [input_shapes[name].stride for name in self.in_features]
-        self.assigner = assigner or DynamicSoftLabelAssigner()
-        self.loss_weights = {
-            "loss_qfl": qfl_weight,
-            "loss_bbox": giou_weight,
-            "loss_dfl": dfl_weight,
-        }
-
-        # In the state, because the reference's weights hold it as well.
-        self.register_buffer("bins", torch.arange(reg_max + 1.0))
+        super().__init__(
+            input_shapes,
+            num_classes=num_classes,
+            reg_max=reg_max,
+            assigner=assigner or DynamicSoftLabelAssigner(),
+            prior_offset=prior_offset,
+            qfl_weight=qfl_weight,
+            giou_weight=giou_weight,
+            dfl_weight=dfl_weight,
+        )
         build = DepthwiseSeparableConv if use_depthwise else conv_norm_act
         style = Style(norm=norm, activation=activation)
+
+        def tower(channels: int) -> nn.Sequential:
+            width = feat_channels or channels
+            return conv_stack(build, channels, width, stacked_convs, kernel_size, style)
+
+        def predictor(channels: int, outputs: int) -> Conv2d:
+            return conv_norm_act(feat_channels or channels, outputs, norm="", activation=None)
+
+        channels = [input_shapes[name].channels for name in self.in_features]
+        box_outputs = 4 * (reg_max + 1)
+        outputs = num_classes + box_outputs if share_cls_reg else num_classes
         self.towers = nn.ModuleList()
         self.predictors = nn.ModuleList()
-        for name in self.in_features:
-            in_channels = input_shapes[name].channels
-            channels = feat_channels or in_channels
-            outputs = num_classes + 4 * (reg_max + 1)
-            self.towers.append(
-                conv_stack(build, in_channels, channels, stacked_convs, kernel_size, style)
-            )
-            self.predictors.append(conv_norm_act(channels, outputs, norm="", activation=None))
+        for width in channels:
+            self.towers.append(tower(width))
+            self.predictors.append(predictor(width, outputs))
         init_normal(self, bias=PRIOR_BIAS)  # also on the box logits: a constant over the bins
-
-    def forward(self, pyramid: Mapping[str, Tensor]) -> Tensor:
-        """Raw class and box logits (N, P, C + 4 * (R + 1)) of levels (N, channels, H, W)."""
-        return flatten_levels(self.maps(pyramid))
+        self.box_towers = self.box_predictors = None
+        if not share_cls_reg:
+            self.box_towers = nn.ModuleList(tower(width) for width in channels)
+            self.box_predictors = nn.ModuleList(predictor(x, box_outputs) for x in channels)
+            init_normal(self.box_towers)
+            init_normal(self.box_predictors)
 
     def maps(self, pyramid: Mapping[str, Tensor]) -> list[Tensor]:
-        """The same logits as maps (N, C + 4 * (R + 1), H, W), level by level."""
-        return [
-            predictor(tower(pyramid[name]))
-            for name, tower, predictor in zip(self.in_features, self.towers, self.predictors)
-        ]
+        """Logits as maps (N, C + 4 * (R + 1), H, W), level by level."""
+        levels = [pyramid[name] for name in self.in_features]
+        maps = [p(tower(x)) for x, tower, p in zip(levels, self.towers, self.predictors)]
+        if self.box_towers is None or self.box_predictors is None:
+            return maps
+        boxes = [p(tower(x)) for x, tower, p in zip(levels, self.box_towers, self.box_predictors)]
+        return [torch.cat(pair, dim=1) for pair in zip(maps, boxes)]
 
     def class_rows(self) -> dict[str, slice]:
         """Rows of tensors of the state that belong to classes; those of the box logits follow."""
@@ -117,99 +109,50 @@ class NanoDetPlusHead(nn.Module):
             for name, _ in predictor.named_parameters()
         }
 
-    def priors(self, pyramid: Mapping[str, Tensor]) -> Tensor:
-        """Priors (P, 3) as ``[cx, cy, stride]`` for levels of these sizes."""
-        levels = [pyramid[name] for name in self.in_features]
-        sizes = [tuple(level.shape[-2:]) for level in levels]
-        return grid_priors(sizes, self.strides, levels[0].device)
 
-    def decode(self, raw: Tensor, priors: Tensor) -> Predictions:
-        """Class logits and boxes of a raw output (N, P, C + 4 * (R + 1)), this head's or alike."""
-        with torch.autocast(raw.device.type, enabled=False):  # half precision makes coarse boxes
-            return Predictions.from_raw(raw, priors, self.bins)
+class NanoDetHead(LegacyHead, NanoDetPlusHead):
+    """The head before NanoDet-Plus: priors in the middle of their cells, matched by ATSS.
 
-    def losses(
-        self, raw: Tensor, priors: Tensor, truth: GroundTruth, aux_raw: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Assign once, from the auxiliary predictions if there are any, and score both branches.
+    The reference's has convolutions for boxes beside the shared ones as well, which nothing uses;
+    here they are not made.
 
-        Args:
-            raw: (N, P, C + 4 * (R + 1)), this head's output.
-            priors: (P, 3)
-            truth: ground truth of the batch.
-            aux_raw: the auxiliary head's output, of the same shape.
-
-        Returns:
-            ``loss_qfl``, ``loss_bbox``, ``loss_dfl``, and ``aux_loss_…`` with an auxiliary branch.
-        """
-        with torch.autocast(raw.device.type, enabled=False):
-            branches = {"": raw.float()}
-            if aux_raw is not None:
-                branches[AUX_PREFIX] = aux_raw.float()
-            background = {
-                name: background_focal_loss(x[..., : self.num_classes])  # (N, P)
-                for name, x in branches.items()
-            }
-            guide = AUX_PREFIX if aux_raw is not None else ""
-            seen = self.decode(branches[guide].detach(), priors)
-            target = self.assigner(seen.logits, seen.boxes, priors, truth, background[guide])
-            return self._weighted_losses(branches, background, target, priors)
-
-    def _weighted_losses(
-        self,
-        branches: Mapping[str, Tensor],
-        background: Mapping[str, Tensor],
-        target: Assignment,
-        priors: Tensor,
-    ) -> dict[str, Tensor]:
-        """Losses of raw outputs; all but the background's are made of the S slots alone."""
-        slots = target.slots
-        labels, scores = target.labels.gather(1, slots), target.scores.gather(1, slots)
-        positive = labels < self.num_classes  # (N, S)
-        own = labels.clamp(max=self.num_classes - 1).unsqueeze(-1)
-        boxes = _take(target.boxes, slots)
-        distances = encode_distances(priors[slots], boxes, self.reg_max)
-        taken = {
-            name: Predictions.from_raw(_take(x, slots), priors[slots], self.bins)
-            for name, x in branches.items()
-        }
-        box_weights = [  # a positive's own confidence (GFL, section 3.2)
-            x.logits.detach().amax(dim=-1).sigmoid() * positive for x in taken.values()
-        ]
-        totals = torch.stack([positive.sum().float(), *(x.sum() for x in box_weights)])
-        # Of all ranks, shared out: their mean gradient is that of one process with the whole batch.
-        totals = sum_over_ranks(totals).clamp(min=1.0) / comm.get_world_size()
-        num_positive, *box_totals = totals.unbind()
-
-        losses = {}
-        for (prefix, x), weight, total in zip(taken.items(), box_weights, box_totals):
-            correction = focal_correction(x.logits.gather(-1, own).squeeze(-1), scores) * positive
-            qfl = (background[prefix] * target.weights).sum() + correction.sum()
-            giou = giou_loss(x.boxes, boxes) * weight
-            dfl = distribution_focal_loss(x.box_logits, distances) * weight
-            terms = {
-                "loss_qfl": qfl / num_positive,
-                "loss_bbox": giou.sum() / total,
-                "loss_dfl": dfl.sum() / total,
-            }
-            for name, value in terms.items():
-                losses[prefix + name] = value * self.loss_weights[name]
-        return losses
-
-
-def _take(rows: Tensor, slots: Tensor) -> Tensor:
-    """Rows (N, S, K) of (N, P, K) at indices (N, S)."""
-    return rows.gather(1, slots.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """Sum of ``values`` over the processes; themselves without any.
-
-    Every rank calls it in every step, with or without positives, so that none waits for ever.
-    (The reference's all-reduce has no effect: each of its ranks uses its own normalisers.)
+    Args, Raises:
+        as of ``NanoDetPlusHead``; the assigner is an ``ATSSAssigner()`` if None.
     """
-    if comm.get_world_size() == 1:
-        return values
-    values = values.clone()
-    torch.distributed.all_reduce(values)
-    return values
+
+    def __init__(
+        self,
+        input_shapes: Mapping[str, ShapeSpec],
+        *,
+        num_classes: int,
+        reg_max: int = 16,
+        feat_channels: int | None = None,
+        stacked_convs: int = 2,
+        kernel_size: int = 3,
+        use_depthwise: bool = True,
+        share_cls_reg: bool = False,
+        assigner: Assigner | None = None,
+        prior_offset: float = HALF_CELL,
+        qfl_weight: float = 1.0,
+        giou_weight: float = 2.0,
+        dfl_weight: float = 0.25,
+        norm: str = "BN",
+        activation: str = "LeakyReLU",
+    ):
+        super().__init__(
+            input_shapes,
+            num_classes=num_classes,
+            reg_max=reg_max,
+            feat_channels=feat_channels,
+            stacked_convs=stacked_convs,
+            kernel_size=kernel_size,
+            use_depthwise=use_depthwise,
+            share_cls_reg=share_cls_reg,
+            assigner=assigner or ATSSAssigner(),
+            prior_offset=prior_offset,
+            qfl_weight=qfl_weight,
+            giou_weight=giou_weight,
+            dfl_weight=dfl_weight,
+            norm=norm,
+            activation=activation,
+        )

@@ -1,4 +1,4 @@
-"""NanoDet-Plus as a detectron2 meta-architecture."""
+"""The one-stage detector, of NanoDet-Plus and those before it, as a meta-architecture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from nanodet_d2.layers import batch_norms, fuse_conv_norm
-from nanodet_d2.modeling.head import GroundTruth, select_detections
+from nanodet_d2.modeling.head import GroundTruth, select_detections, unwarp
 from nanodet_d2.modeling.parts import AuxHead, Head, Neck, bind_part
 from nanodet_d2.modeling.registering import register
 from nanodet_d2.runtime.checks import NMS
@@ -164,7 +164,8 @@ class NanoDetPlus(nn.Module):
             batched_inputs: per image ``image`` (3, H, W), uint8 or float in [0, 255]; in training
                 ``instances`` with ``gt_boxes`` (XYXY, pixels of ``image``) and ``gt_classes``,
                 and, if wanted, ``ignore_boxes``; in inference ``height`` and ``width`` of the
-                result, those of ``image`` if absent.
+                result, those of ``image`` if absent, and ``warp_matrix`` (3, 3) from there to
+                ``image`` if it is no plain stretching.
 
         Returns:
             dict of scalar losses, or a list of ``{"instances": Instances}``.
@@ -252,14 +253,17 @@ class NanoDetPlus(nn.Module):
         results = []
         for x, found in zip(batched_inputs, detections):
             height, width = found.image_size
-            found = detector_postprocess(found, x.get("height", height), x.get("width", width))
-            results.append({"instances": found})
+            size = x.get("height", height), x.get("width", width)
+            if "warp_matrix" in x:
+                found = unwarp(found, x["warp_matrix"], size)
+            results.append({"instances": detector_postprocess(found, *size)})
         return results
 
     def fuse(self) -> NanoDetPlus:
         """Make inference faster, for good: fold batch norms, and drop the auxiliary branch.
 
-        Doing it again changes nothing. Detections stay the same but for rounding.
+        Branches that timm can join, RepVGG's and others', become one convolution. Doing it again
+        changes nothing. Detections stay the same but for rounding.
 
         Raises:
             ValueError: in training mode.
@@ -267,6 +271,10 @@ class NanoDetPlus(nn.Module):
         if self.training:
             raise ValueError("fuse() in training mode; allowed: after eval(), it cannot be undone")
         self.aux_neck = self.aux_head = None
+        for part in list(self.modules()):
+            join: Any = getattr(part, "reparameterize", None)
+            if callable(join):
+                join()
         fuse_conv_norm(self, lambda: self.network(self._blank_image()))
         return self
 
@@ -297,6 +305,16 @@ class NanoDetPlus(nn.Module):
             if head is not None
             for name, rows in head.class_rows().items()
         }
+
+
+@register(META_ARCH_REGISTRY)
+class OneStageDetector(NanoDetPlus):
+    """``NanoDetPlus`` by the name that the reference has for it without an auxiliary branch."""
+
+
+@register(META_ARCH_REGISTRY)
+class GFL(OneStageDetector):
+    """The same by the name that the reference's first configs have for it."""
 
 
 def _doubled(shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nanodet_d2.layers import DepthwiseSeparableConv, GhostBottleneck, Style, conv_norm_act
+
+from .pyramid import Pyramid
 
 
 class GhostBlocks(nn.Module):
@@ -51,7 +51,7 @@ class GhostBlocks(nn.Module):
         return out if self.residual is None else out + self.residual(x)
 
 
-class GhostPAN(nn.Module):
+class GhostPAN(Pyramid):
     """Top-down then bottom-up fusion of backbone features, plus an optional coarser level.
 
     Args:
@@ -86,15 +86,12 @@ class GhostPAN(nn.Module):
         norm: str = "BN",
         activation: str = "LeakyReLU",
     ):
-        super().__init__()
         _check_options(out_channels=out_channels, num_blocks=num_blocks, extra=num_extra_levels)
-        self.in_features = _select_features(input_shapes, in_features)
-        shapes = [input_shapes[name] for name in self.in_features]
-        self.ratios = _stride_ratios(self.in_features, [shape.stride for shape in shapes])
-        # A feature of this stride is up-sampled to the size of a finer one.
-        self.size_divisibility = max(shape.stride for shape in shapes)
-        self._output_shape = _pyramid_shape(
-            [shape.stride for shape in shapes], out_channels, num_extra_levels
+        super().__init__(
+            input_shapes,
+            in_features=in_features,
+            out_channels=out_channels,
+            num_extra_levels=num_extra_levels,
         )
         style = Style(norm=norm, activation=activation)
 
@@ -117,17 +114,13 @@ class GhostPAN(nn.Module):
             )
 
         self.reduce_layers = nn.ModuleList(
-            conv_norm_act(shape.channels, out_channels, **style) for shape in shapes
+            conv_norm_act(shape.channels, out_channels, **style) for shape in self.shapes
         )
         self.top_down_blocks = nn.ModuleList(fuse() for _ in self.ratios)  # coarsest first
         self.downsamples = nn.ModuleList(resample(ratio) for ratio in self.ratios)
         self.bottom_up_blocks = nn.ModuleList(fuse() for _ in self.ratios)
         self.extra_in_convs = nn.ModuleList(resample(2) for _ in range(num_extra_levels))
         self.extra_out_convs = nn.ModuleList(resample(2) for _ in range(num_extra_levels))
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each output level, finest first."""
-        return dict(self._output_shape)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map ``{name: (N, C_i, H_i, W_i)}`` to ``{"p3": (N, out_channels, H, W), …}``.
@@ -147,15 +140,7 @@ class GhostPAN(nn.Module):
         merged = [laterals[-1]]
         fine_to_coarse = list(zip(laterals[:-1], self.ratios))
         for block, (lateral, ratio) in zip(self.top_down_blocks, reversed(fine_to_coarse)):
-            up = merged[0]
-            if ratio > 1:
-                up = F.interpolate(up, scale_factor=float(ratio), mode="bilinear")
-            if up.shape[-2:] != lateral.shape[-2:]:
-                raise ValueError(
-                    f"GhostPAN: a level of {tuple(merged[0].shape[-2:])} does not up-sample by "
-                    f"{ratio} to {tuple(lateral.shape[-2:])}; pad the input to a multiple of "
-                    f"{self.size_divisibility}"
-                )
+            up = self.upsample(merged[0], ratio, like=lateral)
             merged.insert(0, block(torch.cat([up, lateral], dim=1)))
         return merged
 
@@ -173,35 +158,3 @@ def _check_options(*, out_channels: int, num_blocks: int, extra: int) -> None:
         raise ValueError(f"GhostPAN num_blocks {num_blocks}; allowed: 1 or more")
     if extra not in (0, 1):
         raise ValueError(f"GhostPAN num_extra_levels {extra}; allowed: 0 or 1")
-
-
-def _select_features(
-    input_shapes: Mapping[str, ShapeSpec], in_features: Sequence[str] | None
-) -> list[str]:
-    if in_features is None:
-        return sorted(input_shapes, key=lambda name: input_shapes[name].stride)
-    missing = [name for name in in_features if name not in input_shapes]
-    if missing:
-        raise ValueError(f"GhostPAN in_features {missing}; the backbone has {list(input_shapes)}")
-    return list(in_features)
-
-
-def _stride_ratios(names: Sequence[str], strides: Sequence[int]) -> list[int]:
-    """How many times coarser each level is than the one before: 1 or 2."""
-    if any(coarse not in (fine, 2 * fine) for fine, coarse in zip(strides, strides[1:])):
-        raise ValueError(
-            f"GhostPAN: features {list(names)} have strides {list(strides)}; "
-            "allowed: each equal to or twice the one before"
-        )
-    return [coarse // fine for fine, coarse in zip(strides, strides[1:])]
-
-
-def _pyramid_shape(
-    strides: Sequence[int], channels: int, num_extra_levels: int
-) -> dict[str, ShapeSpec]:
-    strides = [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(num_extra_levels))]
-    first = int(math.log2(strides[0]))
-    return {
-        f"p{first + i}": ShapeSpec(channels=channels, stride=stride)
-        for i, stride in enumerate(strides)
-    }

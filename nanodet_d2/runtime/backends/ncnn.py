@@ -8,7 +8,9 @@ from .base import Backend
 
 
 class Ncnn(Backend):
-    """The split blobs come as one raw output, ``cls8`` (C, H, W), ``dis8`` (H, W, 4 * (R + 1))…"""
+    """The split blobs come as one raw output: ``cls8`` (C, H, W), ``dis8`` (H, W, 4 * (R + 1))…,
+    or, as the reference's files before NanoDet-Plus have them, without names to go by, (H * W, C)
+    and (H * W, 4 * (R + 1)) of each level in turn."""
 
     format = "ncnn"
     name = "ncnn"
@@ -41,6 +43,11 @@ class Ncnn(Backend):
     def _one(self, image: np.ndarray) -> np.ndarray:
         blobs = self.blobs(image)
         strides = sorted(int(name[3:]) for name in blobs if name.startswith("cls"))
+        if not strides:
+            outputs = list(blobs.values())
+            return np.concatenate(
+                [np.concatenate(pair, axis=1) for pair in zip(outputs[::2], outputs[1::2])]
+            )
         levels = []
         for stride in strides:
             scores, box_logits = blobs[f"cls{stride}"], blobs[f"dis{stride}"]

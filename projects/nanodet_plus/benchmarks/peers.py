@@ -64,8 +64,7 @@ def main() -> None:
 
     date = datetime.date.today().isoformat()
     caveat = (
-        f"{count} pictures of COCO val2017: AP on all of it differs by points. ONNX Runtime, "
-        f"{args.threads} threads, {date}"
+        f"AP on {count} pictures: on all of COCO val2017 it differs by points. ONNX Runtime, {date}"
     )
     common.show("")
     common.show(common.table(rows_of(facts), header()))

@@ -171,7 +171,11 @@ class Fields {
     if (json.type != Json::object) fail("is no contract: no object");
   }
 
-  [[noreturn]] void fail(const std::string& what) const { throw Error(source_ + " " + what); }
+  [[noreturn]] void fail(std::string what) const {
+    for (char& c : what)  // a file's text may tear the line
+      if (static_cast<unsigned char>(c) < 0x20) c = '?';
+    throw Error(source_ + " " + what);
+  }
 
   bool has(const std::string& name) const { return json_.fields.count(name) != 0; }
 

@@ -6,12 +6,14 @@ export function countPriors(height, width, strides) {
   return strides.reduce((sum, s) => sum + Math.ceil(height / s) * Math.ceil(width / s), 0);
 }
 
-/** P times [x, y, stride], level by level, row by row; no half cell. */
-export function makePriors(height, width, strides) {
+/** P times [x, y, stride], level by level, row by row; `offset` is of strides. */
+export function makePriors(height, width, strides, offset = 0) {
   const priors = [];
   for (const stride of strides) {
     for (let y = 0; y < height; y += stride) {
-      for (let x = 0; x < width; x += stride) priors.push([x, y, stride]);
+      for (let x = 0; x < width; x += stride) {
+        priors.push([x + offset * stride, y + offset * stride, stride]);
+      }
     }
   }
   return priors;
@@ -97,7 +99,7 @@ export function detect(raw, metadata, image) {
   const numClasses = metadata.class_names.length;
   const length = numClasses + 4 * (regMax + 1);
   const candidates = [];
-  makePriors(height, width, strides).forEach((prior, p) => {
+  makePriors(height, width, strides, metadata.prior_offset ?? 0).forEach((prior, p) => {
     const start = p * length;
     let box = null; // most priors have no candidate, and their boxes need no decoding
     for (let classIndex = 0; classIndex < numClasses; classIndex++) {
