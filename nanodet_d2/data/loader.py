@@ -79,7 +79,7 @@ def build_train_loader(
 
     Raises:
         ValueError: for a batch that does not divide among the ranks, a share outside 0 to 1, or
-            tiles that are not allowed.
+            tiles that are not allowed or that the mapper cannot cut.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -94,8 +94,12 @@ def build_train_loader(
         cache.prepare(dataset, image_format=reader.image_format)
         mapper = reader.with_cache(cache)
     names = file_names(dataset)  # each file once, whatever it is cut into
-    size = cast(DetectionMapper, mapper).size if tiles == AUTO else None
-    dataset = tile_records(dataset, tiles, input_size=size)
+    if tiles is not None:
+        if not isinstance(mapper, DetectionMapper):
+            name = getattr(mapper, "__name__", type(mapper).__name__)
+            raise ValueError(f"tiles with the mapper {name}; allowed: a DetectionMapper")
+        size = mapper.size if tiles == AUTO else None
+        dataset = tile_records(dataset, tiles, input_size=size)
     samples = Samples(
         dataset,
         mapper,

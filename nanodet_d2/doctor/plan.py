@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def plan(
 
 def _command(folder: str, choice: Choice) -> str:
     height, width = choice.input_size
-    words = ["nanodet-d2 train", folder, f"'data.input_size=[{height},{width}]'"]
+    words = ["nanodet-d2 train", shlex.quote(folder), f"'data.input_size=[{height},{width}]'"]
     if choice.tiles is not None:
         x = choice.tiles
         words.append(f"'dataloader.train.tiles={{size: {x.size}, overlap: {x.overlap:g}}}'")

@@ -30,7 +30,7 @@ class Frame:
         name: of its file.
         number: within a video; None of a picture.
         index: its place in the source, from 0 on.
-        seconds: when a camera took it, since the first one; None of a file.
+        seconds: when a camera gave it, since it was first asked; None of a file.
     """
 
     image: np.ndarray

@@ -18,7 +18,8 @@ class Settings:
             ``high`` are for ByteTrack's second association (Zhang et al. 2022, "ByteTrack",
             section 3), which takes an occluded object's doubtful box.
         high: score from which on a box takes part in the first association.
-        start: score from which on a box begins a track.
+        start: score from which on a box begins a track; with OC-SORT and "nearest" that is
+            ``high``.
         iou: of a track's predicted box and one that is found, at least.
         lost: seconds for which a track is kept without a box.
         confirm: frames in a row that a new track needs, before it gets an id.

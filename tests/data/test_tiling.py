@@ -138,6 +138,11 @@ def test_pixels_and_boxes_are_cut_together(large, cached):
     assert loader.file_names == [large["file_name"]]  # the share of broken files is of files
 
 
+def test_a_mapper_that_knows_no_slices_is_refused():
+    with pytest.raises(ValueError, match="tiles with the mapper dict; allowed: a DetectionMapper"):
+        build_train_loader([record()], mapper=dict, total_batch_size=1, tiles=100)
+
+
 def test_a_broken_file_is_left_to_the_loader(tmp_path, large):
     broken = {"file_name": str(tmp_path / "none.png"), "image_id": 1, "annotations": []}
     found = tile_records([broken, large], TILES, input_size=None)

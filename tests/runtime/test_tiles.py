@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import cv2
@@ -201,6 +202,31 @@ def test_batches_and_single_slices_give_the_same(small_models):
     assert len(one) == len(other) > 0
     np.testing.assert_allclose(one.xyxy, other.xyxy, atol=1e-2)
     np.testing.assert_array_equal(one.class_id, other.class_id)
+
+
+@pytest.mark.parametrize(
+    "resize, nms", [("fit", "plain"), ("stretch", "voting"), ("fit", "voting")]
+)
+def test_each_slice_is_a_picture_for_models_that_fit_or_vote(small_models, tmp_path, resize, nms):
+    path, described = small_models.file("torchscript"), tmp_path / "metadata.json"
+    plain = Detector(path).metadata
+    resized = dataclasses.replace(plain.input, resize=resize)
+    described.write_text(dataclasses.replace(plain, input=resized, nms=nms).to_json())
+    picture = draw_picture(0, "val", 3, 160)[0][:100]
+    tiles = Tiles(size=80, overlap=0.0, whole=False)
+    mine = Detector(path, metadata=described, tiles=tiles)(picture)
+    places = slices(100, 160, tiles)
+    single = Detector(path, metadata=described)
+    boxes = [
+        single(picture[y0:y1, x0:x1]).xyxy + np.float32([x0, y0, x0, y0])
+        for x0, y0, x1, y1 in places.tolist()
+    ]
+    assert len(places) == 4 and len(mine) > 10
+    # But for those that are joined, where slices overlap.
+    same = [np.abs(np.concatenate(boxes) - box).max(axis=1).min() < 1e-3 for box in mine.xyxy]
+    assert np.mean(same) > 0.8
+    other = Detector(path, tiles=tiles)(picture)
+    assert len(other) != len(mine) or np.abs(other.xyxy - mine.xyxy).max() > 1
 
 
 def test_a_list_of_pictures_and_none_cut(small_models):

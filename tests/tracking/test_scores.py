@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nanodet_d2.tracking.explain import find_switches
 from nanodet_d2.tracking.scores import as_trackeval, score_tracks
 
 from .frames import table
@@ -36,6 +37,24 @@ def test_one_switch_by_hand():
     # 10 boxes of association 1, 10 of 5 / (10 + 5 - 5)
     assert scores["AssA"] == pytest.approx(75)
     assert scores["HOTA"] == pytest.approx(100 * np.sqrt(0.75), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_as_many_switches_are_explained_as_trackeval_counts(seed):
+    rng = np.random.default_rng(seed)
+    truth, tracks = [], []
+    for frame in range(1, 40):
+        ids = rng.permutation(5) if rng.random() < 0.3 else np.arange(5)
+        for number in range(4):
+            x = 8 * number + frame  # they overlap, so that who was matched before matters
+            if rng.random() < 0.8:
+                truth.append((frame, number, x, 0, x + 10, 10))
+            if rng.random() < 0.8:
+                x += rng.normal(0, 2)
+                tracks.append((frame, int(ids[number]), x, 0, x + 10, 10))
+    sides = table(*truth), table(*sorted(tracks))
+    switches = score_tracks({"a": sides})["IDSW"]
+    assert len(find_switches(*sides)) == switches > 10
 
 
 def test_classes_are_apart_where_both_sides_tell_them():
