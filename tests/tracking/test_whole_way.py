@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nanodet_d2 import cli
+from nanodet_d2.tracking import Settings
 from tests.scripts import load_script
 from tests.small_models import require
 
@@ -18,7 +19,7 @@ def test_a_tracker_is_ten_points_above_ids_by_the_nearest_box(root, tmp_path, ca
     clips = benchmark.drawn_clips(tmp_path, num_train=20, num_val=3, frames=125)
     model = benchmark.trained_model(clips, tmp_path, 2.0, 2)
     found = {
-        name: benchmark.scores(model, clips, tmp_path / name, name)
+        name: benchmark.scores(model, clips, tmp_path / name, Settings(tracker=name))
         for name in ("nearest", "bytetrack")
     }
     assert found["nearest"]["DetA"] > 40  # the detector has learnt something

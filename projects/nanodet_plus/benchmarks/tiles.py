@@ -2,8 +2,9 @@
 """AP of large sheets of pictures: in slices, in one pass, and of the pictures one by one.
 
 ``tiles.py MODEL --data val.json --images FOLDER``, an exported file and a COCO data set. A sheet is
-of 4 x 4 pictures, each enlarged to 640 px on its longer side. Small, medium and large are what they
-are in the pictures. All detections count, for a sheet has more than COCO's 100.
+of 4 x 4 pictures, each enlarged to 640 px on its longer side, with gaps in between: slices do not
+happen to lie on pictures. Small, medium and large are what they are in the pictures. All detections
+count, for a sheet has more than COCO's 100. Choose slices on sheets of other pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pycocotools.cocoeval import COCOeval
 from nanodet_d2.runtime import Detections, Detector, Tiles
 from nanodet_d2.runtime.images import load_image
 
-GRID, CELL = 4, 640
+GRID, CELL, GAP = 4, 640, 45
+SIDE = GRID * (CELL + GAP) + GAP  # of a sheet, pixels
 MOST = 100  # detections of a picture; a sheet has as many as all of its pictures
 AREAS = ("AP", "APs", "APm", "APl")  # in COCOeval's order
 
@@ -84,7 +86,8 @@ def lay_out(truth: COCO) -> list[Place]:
         entry = truth.imgs[key]
         scale = CELL / max(entry["height"], entry["width"])
         row, column = divmod(cell, GRID)
-        places.append(Place(key, sheet, column * CELL, row * CELL, scale))
+        x, y = (GAP + i * (CELL + GAP) for i in (column, row))
+        places.append(Place(key, sheet, x, y, scale))
     return places
 
 
@@ -99,10 +102,9 @@ def on_sheets(truth: COCO, places: list[Place]) -> COCO:
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": place.sheet, "bbox": box, **kept})
     result = COCO()
-    side = GRID * CELL
     numbers = sorted({place.sheet for place in places})
     result.dataset = {
-        "images": [{"id": i, "height": side, "width": side} for i in numbers],
+        "images": [{"id": i, "height": SIDE, "width": SIDE} for i in numbers],
         "annotations": annotations,
         "categories": truth.dataset["categories"],
     }
@@ -118,7 +120,7 @@ def singles(truth: COCO, folder: Path) -> Iterator[tuple[int, np.ndarray]]:
 
 def sheets(truth: COCO, places: list[Place], folder: Path) -> Iterator[tuple[int, np.ndarray]]:
     for number in sorted({place.sheet for place in places}):
-        sheet = np.full((GRID * CELL, GRID * CELL, 3), 114, np.uint8)
+        sheet = np.full((SIDE, SIDE, 3), 114, np.uint8)
         for place in (x for x in places if x.sheet == number):
             image = load_image(folder / truth.imgs[place.image]["file_name"])
             size = [round(v * place.scale) for v in image.shape[1::-1]]

@@ -2,7 +2,8 @@
 """HOTA, IDF1 and MOTA of each tracker on drawn videos, with a detector of the demo's recipe.
 
 Draws clips, trains on single frames of some, exports, and tracks in the others. ``nearest`` gives a
-box the id of the nearest one in the frame before: what a tracker has to be better than.
+box the id of the nearest one in the frame before: what a tracker has to be better than. Thresholds
+are the command's defaults, or chosen on clips of another ``--seed``, with ``--model`` of this one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from nanodet_d2.tracking.follow import Wishes
 from nanodet_d2.tracking.run import track_in
 
 TRACKERS = ("nearest", "sort", "ocsort", "bytetrack")
+THRESHOLDS = ("low", "high", "start", "iou", "lost")
 SHOWN = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDSW")
 
 
@@ -32,15 +34,24 @@ def main() -> None:
     parser = common.parser(__doc__, output="tracking.json")
     parser.add_argument("--minutes", type=float, default=4.0, help="of the training")
     parser.add_argument("--trackers", nargs="+", default=list(TRACKERS))
+    parser.add_argument("--seed", type=int, default=0, help="of the clips")
+    parser.add_argument("--model", type=Path, help="an exported file; none is trained then")
+    for name in THRESHOLDS:
+        parser.add_argument(f"--{name}", type=float, default=getattr(Settings(), name))
     args = parser.parse_args()
     common.start(args)
-    folder = args.output.parent / args.output.stem
-    clips = drawn_clips(folder)
-    model = trained_model(clips, folder, args.minutes, args.threads)
-    found = {name: scores(model, clips, folder / name, name) for name in args.trackers}
+    folder = args.output.parent / f"{args.output.stem}_{args.seed}"
+    clips = drawn_clips(folder, seed=args.seed)
+    model = args.model or trained_model(clips, folder, args.minutes, args.threads)
+    given = {name: getattr(args, name) for name in THRESHOLDS}
+    found = {
+        name: scores(model, clips, folder / name, Settings(tracker=name, **given))
+        for name in args.trackers
+    }
     rows = [(name, *(f"{x[key]:.1f}" for key in SHOWN)) for name, x in found.items()]
     common.show(common.table(rows, ["tracker", *SHOWN]))
-    common.save(args.output, {"minutes": args.minutes, "scores": found}, args.device)
+    facts = {"minutes": args.minutes, "seed": args.seed, "thresholds": given, "scores": found}
+    common.save(args.output, facts, args.device)
 
 
 def drawn_clips(folder: Path, **arguments: int) -> ClipSet:
@@ -81,9 +92,8 @@ def trained_model(clips: ClipSet, folder: Path, minutes: float, threads: int) ->
     return next(exported.glob("*.onnx"))
 
 
-def scores(model: Path, clips: ClipSet, output: Path, tracker: str) -> dict[str, float]:
+def scores(model: Path, clips: ClipSet, output: Path, settings: Settings) -> dict[str, float]:
     """Of one tracker, over all clips."""
-    settings = Settings(tracker=tracker)
     detector = Detector(model, score_thresh=settings.low)
     sources = open_inputs([str(video) for video, _ in clips.clips], output)
     wish = Wishes(settings=settings, draw=False)
