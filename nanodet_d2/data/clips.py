@@ -120,7 +120,8 @@ def draw_clip(
 
 
 def _compose(scene: Scene, frame: int, size: int) -> tuple[np.ndarray, dict[int, DrawnObject]]:
-    image, objects = scene.ground, {}
+    image = scene.ground
+    objects: dict[int, DrawnObject] = {}
     for number, mover in enumerate(scene.movers, 1):
         cover = on_canvas(mover.cover, mover.corner(frame, size), size)
         full, hides = cover[..., 0] >= INK, cover.max(axis=2) >= INK

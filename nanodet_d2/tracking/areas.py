@@ -49,7 +49,7 @@ class Areas:
     zones: tuple[Zone, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [x.name for x in (*self.lines, *self.zones)]
+        names = [*(x.name for x in self.lines), *(x.name for x in self.zones)]
         twice = sorted({x for x in names if names.count(x) > 1})
         if twice:
             raise ValueError(f"lines and zones of the same name: {', '.join(twice)}")
@@ -119,7 +119,7 @@ def read_areas(path: Path) -> Areas:
             raise ValueError(f"{path}: line {name} has {len(points)} points; allowed: 2")
     return Areas(
         lines=tuple(Line(name, points[0], points[1]) for name, points in parts[0].items()),
-        zones=tuple(Zone(name, points) for name, points in parts[1].items()),
+        zones=tuple(Zone(name, tuple(points)) for name, points in parts[1].items()),
     )
 
 
