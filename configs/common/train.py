@@ -26,6 +26,7 @@ train = dict(
     # and schedule are fitted.
     minutes=None,
     epochs=None,  # in place of max_iter: passes over the training images
+    tiles=None,  # large pictures are cut into slices: see dataloader.train.tiles
     eval_period=12_320,  # iterations between evaluations; 10 epochs
     log_period=50,  # iterations between lines of the log
     validation_loss=False,  # the training's losses on the test set, with each evaluation
