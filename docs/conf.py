@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(ROOT)]
 
 project = "nanodet-d2"
 copyright = "the authors of nanodet-d2, Apache-2.0"
@@ -30,6 +30,11 @@ suppress_warnings: list[str] = []
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3
 
+# Stood in for, so that the site is built in seconds and without them.
+autodoc_mock_imports = [
+    *("cloudpickle", "cv2", "detectron2", "fvcore", "hydra", "iopath", "matplotlib", "numpy"),
+    *("omegaconf", "PIL", "pycocotools", "timm", "torch", "torchvision", "tqdm", "yaml"),
+]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_numpy_docstring = False

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import config_reference
+import project_pages
 
 HEAD = """\
 # All config keys
@@ -18,15 +19,28 @@ way. `${…}` takes over the value of another key.
 
 
 def write_pages(app: Any) -> None:
-    """The reference of config keys, into ``docs/generated``."""
-    folder = Path(app.srcdir) / "generated"
-    folder.mkdir(exist_ok=True)
-    text = HEAD + config_reference.markdown(Path(app.srcdir).parent)
-    page = folder / "config_keys.md"
-    if not page.exists() or page.read_text(encoding="utf-8") != text:
-        page.write_text(text, encoding="utf-8")
+    """The reference of config keys and the project's own pages, into ``docs/generated``."""
+    docs = Path(app.srcdir)
+    root = docs.parent
+    pages = project_pages.pages(root)
+    pages["generated/config_keys"] = HEAD + config_reference.markdown(root)
+    (docs / "generated").mkdir(exist_ok=True)
+    for name, text in pages.items():
+        page = docs / f"{name}.md"
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+
+
+def adapt_links(app: Any, name: str, source: list[str]) -> None:
+    """The site's links in a page that is written by hand."""
+    if not name.startswith("generated/"):
+        root = Path(app.srcdir).parent
+        source[0] = project_pages.adapt_links(
+            source[0], root=root, source=f"docs/{name}.md", page=name
+        )
 
 
 def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", write_pages)
+    app.connect("source-read", adapt_links)
     return {"parallel_read_safe": True}
