@@ -29,6 +29,7 @@ SHORT = {
         *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
         *("--max-ms", "10000", "--max-ap-drop", "100"),
     ],
+    "track": ["--tracker", "nearest"],  # the only one that needs no package
 }
 MY_CONFIG = """
 from detectron2.config import LazyConfig
