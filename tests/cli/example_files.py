@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ SHORT = {
         *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
         *("--max-ms", "10000", "--max-ap-drop", "100"),
     ],
-    "track": ["--tracker", "nearest"],  # the only one that needs no package
+    # The only tracker that needs no package.
+    "track": [] if importlib.util.find_spec("trackers") else ["--tracker", "nearest"],
 }
 MY_CONFIG = """
 from detectron2.config import LazyConfig

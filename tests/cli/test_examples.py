@@ -35,8 +35,6 @@ def test_example(verb, example, files, monkeypatch, capsys):
     program, *arguments = shlex.split(example)
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
-    if verb == "track" and "nearest" not in arguments:
-        pytest.importorskip("trackers")
     assert program == "nanodet-d2" and arguments[0] == verb
     arguments = shortened(arguments)
     code = cli.main([*arguments, *([] if "--json" in arguments else ["--json"])])
