@@ -7,6 +7,8 @@ from typing import Any
 
 import config_reference
 import project_pages
+from sphinx.ext.autodoc.mock import undecorate
+from sphinx.util import inspect
 
 HEAD = """\
 # All config keys
@@ -40,7 +42,18 @@ def adapt_links(app: Any, name: str, source: list[str]) -> None:
         )
 
 
+def show_arguments(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """A class's own arguments in place of those of the stand-in that it is derived from."""
+    if what != "class" or not (signature or "").startswith("(*args") or "__init__" not in vars(obj):
+        return None
+    own = inspect.signature(undecorate(obj.__init__), bound_method=True)
+    return inspect.stringify_signature(own, show_return_annotation=False), returned
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", write_pages)
     app.connect("source-read", adapt_links)
+    app.connect("autodoc-process-signature", show_arguments)
     return {"parallel_read_safe": True}

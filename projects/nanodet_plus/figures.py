@@ -174,7 +174,9 @@ def draw_network(path: Path) -> None:
         if i:
             arrow = {"arrowstyle": "->", "color": "gray"}
             axes.annotate("", (2.4 * i - 0.1, 3.5), (2.4 * i - 0.6, 3.5), arrowprops=arrow)
-    axes.set(xlim=(-0.3, 9.3), ylim=(-0.2, 5))
+    for j, stride in enumerate(model.head.strides):
+        axes.text(9.1, 3.5 - j, f"stride {stride}", va="center", color="gray", fontsize=9)
+    axes.set(xlim=(-0.3, 10.1), ylim=(-0.2, 5))
     axes.axis("off")
     save(figure, path)
 
