@@ -127,14 +127,15 @@ def look(model: nn.Module, samples: list[dict[str, Any]]) -> Seen:
     raw, guide = model.head(pyramid), model.auxiliary_forward(features, pyramid)
     priors, truth = model.head.priors(pyramid), model.ground_truth(samples)
     seen = model.head.decode(guide, priors)
-    return Seen(raw, guide, priors, truth, model.head.assigner(*seen, priors, truth))
+    assigned = model.head.assigner(seen.logits, seen.boxes, priors, truth)
+    return Seen(raw, guide, priors, truth, assigned)
 
 
 def overlaps(model: nn.Module, seen: Seen) -> tuple[float, float]:
     """Of head and guide: the mean IoU of an object and the box scored best for its class."""
     results = []
     for raw in (seen.raw, seen.guide):
-        logits, boxes = model.head.decode(raw, seen.priors)
+        logits, _, boxes = model.head.decode(raw, seen.priors)
         iou = pairwise_iou(seen.truth.boxes, boxes)  # (N, G, P)
         x, y = seen.priors[:, 0], seen.priors[:, 1]
         left, top, right, bottom = seen.truth.boxes.unsqueeze(-1).unbind(dim=-2)
@@ -225,7 +226,7 @@ def draw_guide(measured: dict[int, tuple[float, float]], path: Path) -> None:
 def draw_losses(seen: Seen, model: nn.Module, path: Path) -> None:
     """What each of the three losses sees of the shown picture, at the end of the training."""
     head = model.head
-    logits, boxes = head.decode(seen.raw, seen.priors)
+    logits, _, boxes = head.decode(seen.raw, seen.priors)
     cells, objects = owners(seen)
     own = seen.assigned.labels[0, cells]
     quality = background_focal_loss(logits)[0]

@@ -65,7 +65,8 @@ def write_files(folder: Path) -> None:
         Path("my_port/expected.json").rename("my_port/result.json")
         for name in ("nanodet-plus-m-320", "nanodet-plus-m-416"):  # in place of the official ones
             torch.save({"model": zoo.get(name).state_dict()}, f"weights/{zoo.entry(name).files[1]}")
-        shutil.copy("weights/nanodet-plus-m_416.pth", "nanodet-plus-m_416.ckpt")
+        for end in ("pth", "ckpt"):
+            shutil.copy("weights/nanodet-plus-m_416.pth", f"nanodet-plus-m_416.{end}")
     finally:
         os.chdir(before)
 
@@ -81,7 +82,8 @@ def _write_data() -> None:
     shutil.copytree("my", "my/set", ignore=shutil.ignore_patterns("set"))
     Path("my_config.py").write_text(MY_CONFIG)
     picture = draw_picture(0, "val", 0, 96)[0]
-    cv2.imwrite("street.jpg", picture)
+    for name in ("street.jpg", "large.jpg"):
+        cv2.imwrite(name, picture)
     cv2.imwrite("photos/a.png", picture)
     clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 96))
     for _ in range(3):

@@ -1,7 +1,15 @@
-"""Every block of code in the README and on the site's pages runs, or says why it does not."""
+"""Every block of code in the READMEs and on the site's pages runs, or says why it does not.
+
+A block's language says what it is: none or ``sh`` are commands, ``python`` and ``json`` themselves,
+and ``text`` is what a command prints. Commands of ``make`` and of the project's scripts take too
+long to run, or a network: they are marked, and it is checked that targets, scripts and options are
+there.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,13 +24,23 @@ from tests.small_models import require
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [block for page in PAGES for block in find_blocks(page)]
-RUN = [
-    pytest.param(block, id=f"{block.page.stem}-{block.line}")
-    for block in BLOCKS
-    if block.reason is None
+PROJECTS = [*sorted(ROOT.glob("projects/*/*.md")), *ROOT.glob("projects/nanodet_plus/cpp/*.md")]
+
+
+def _name(block: Block) -> str:
+    return f"{block.page.relative_to(ROOT).with_suffix('')}-{block.line}"
+
+
+BLOCKS = [block for page in PAGES for block in find_blocks(page) if block.language != "text"]
+OF_PROJECTS = [
+    block for page in PROJECTS for block in find_blocks(page) if block.language != "text"
 ]
-LARGEST_SHARE_NOT_RUN = 0.1
+KNOWN = [pytest.param(x, id=_name(x)) for x in [*BLOCKS, *OF_PROJECTS]]
+RUN = [pytest.param(x, id=_name(x)) for x in [*BLOCKS, *OF_PROJECTS] if x.reason is None]
+LARGEST_SHARE_NOT_RUN = 0.1  # of the blocks that users follow; projects' repeat measurements
+SCRIPT_STARTERS = ("python", "torchrun", "srun")
+# What neither names a verb, a target nor a script of ours.
+SHELL = ("#!/bin/bash", "cd", "export", "pip", "source")
 
 
 def parse(arguments: list[str]) -> None:
@@ -36,14 +54,54 @@ def parse(arguments: list[str]) -> None:
 
 
 def check(block: Block) -> None:
-    """What takes no time: Python compiles, commands are those of this project, options exist."""
+    """What takes no time: Python compiles, verbs, targets, scripts and their options exist."""
     if block.language == "python":
         compile(block.text, str(block.page), "exec")
         return
+    if block.language == "json":
+        json.loads(block.text)
+        return
     assert block.language in ("", "sh"), f"a block of {block.language!r}: nothing runs these"
-    for program, *arguments in block.commands():
-        assert program == "nanodet-d2", f"{program}: mark the block <!-- not run: why -->"
-        parse(arguments)
+    for words in block.commands():
+        while words and re.match(r"[A-Za-z_]\w*=", words[0]):  # a variable, or one by a command
+            words = [] if "$(" in words[0] else words[1:]
+        program, *arguments = words or ["export"]
+        if program == "nanodet-d2" and "…" not in " ".join(arguments):
+            parse(arguments)
+            continue
+        if program != "nanodet-d2":
+            assert block.reason, f"{program}: mark the block <!-- not run: why -->"
+        if program == "make":
+            check_targets(arguments)
+        elif program in SCRIPT_STARTERS:
+            check_script(arguments, block.page.parent)
+        else:
+            assert program in (*SHELL, "nanodet-d2") or program.startswith("output/"), program
+
+
+def check_targets(arguments: list[str]) -> None:
+    """Targets are in the Makefile; variables are among those that it reads."""
+    makefile = (ROOT / "Makefile").read_text()
+    for word in arguments:
+        name, is_variable, _ = word.partition("=")
+        pattern = rf"\$\({name}\)|\({name}\b" if is_variable else rf"^{name}:"
+        assert re.search(pattern, makefile, re.MULTILINE), f"make {word}"
+
+
+def check_script(arguments: list[str], folder: Path) -> None:
+    """The script is there, and its source names its options; those before it are the starter's."""
+    scripts = [i for i, word in enumerate(arguments) if word.endswith(".py")]
+    if not scripts or arguments[scripts[0]].startswith("detectron2/"):
+        return
+    path = arguments[scripts[0]]
+    found = [x for x in (ROOT / path, folder / path, folder / "benchmarks" / path) if x.exists()]
+    assert found, f"{path}: no such script"
+    if "default_argument_parser(epilog" in found[0].read_text():
+        return  # whose options are detectron2's
+    source = "\n".join(x.read_text() for x in found[0].parent.glob("*.py"))  # they share options
+    for word in arguments[scripts[0] + 1 :]:
+        if word.startswith("--"):
+            assert f'"{word}"' in source, f"{path} has no {word}"
 
 
 def run(block: Block, folder: Path) -> None:
@@ -53,6 +111,8 @@ def run(block: Block, folder: Path) -> None:
             run_config(block.text, folder)
         else:
             exec(compile(block.text, str(block.page), "exec"), {})
+        return
+    if block.language == "json":
         return
     for _, *arguments in block.commands():
         json_wanted = [] if "--json" in arguments else ["--json"]
@@ -74,7 +134,7 @@ def run_config(text: str, folder: Path) -> None:
     assert instantiate(config.model) is not None
 
 
-@pytest.mark.parametrize("block", RUN)
+@pytest.mark.parametrize("block", KNOWN)
 def test_block_is_what_the_project_knows(block):
     check(block)
 
@@ -92,11 +152,16 @@ def test_few_blocks_are_not_run():
         "```\nrm -r output\n```",
         "```python\nfrom nanodet_d2 import (\n```",
         "```yaml\na: 1\n```",
+        "```json\n{a: 1}\n```",
+        "<!-- not run: why -->\n```\nmake dmeo\n```",
+        "<!-- not run: why -->\n```\nmake demo MINUTES=3\n```",
+        "<!-- not run: why -->\n```\npython projects/nanodet_plus/demmo.py\n```",
+        "<!-- not run: why -->\n```\npython projects/nanodet_plus/demo.py --minute 3\n```",
     ],
 )
 def test_broken_block_fails(text, tmp_path):
     (block,) = _blocks(text, tmp_path)
-    with pytest.raises((AssertionError, SyntaxError, SystemExit)):
+    with pytest.raises((AssertionError, SyntaxError, SystemExit, ValueError)):
         check(block)
 
 
@@ -125,8 +190,9 @@ def _blocks(text: str, folder: Path) -> list[Block]:
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     write_files(folder)
-    (folder / "output" / "my_data").mkdir(parents=True)
-    shutil.copy(folder / "model_final.pth", folder / "output" / "my_data" / "model_best.pth")
+    for name in ("my_data/model_best.pth", "my_run/model_final.pth"):
+        (folder / "output" / name).parent.mkdir(parents=True)
+        shutil.copy(folder / "model_final.pth", folder / "output" / name)
     return folder
 
 
