@@ -121,7 +121,7 @@ lint: $(READY) ## check style, format, types and spelling (a minute; seconds whe
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2 tests
+	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2
 
 .PHONY: format
 format: TOOLS = ruff

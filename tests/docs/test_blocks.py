@@ -66,6 +66,7 @@ def check(block: Block) -> None:
         while words and re.match(r"[A-Za-z_]\w*=", words[0]):  # a variable, or one by a command
             words = [] if "$(" in words[0] else words[1:]
         program, *arguments = words or ["export"]
+        program = program.replace(".venv/bin/", "")
         if program == "nanodet-d2" and "…" not in " ".join(arguments):
             parse(arguments)
             continue
