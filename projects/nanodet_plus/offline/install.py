@@ -34,7 +34,8 @@ ALIASES = {
 }
 LAUNCHER = """#!/bin/sh
 # The Python that ran install.py, with the packages in `site` beside its own.
-PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{site} exec {python} "$@"
+export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{site}
+exec {python} "$@"
 """
 
 
