@@ -18,9 +18,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import common
 import torch
@@ -77,9 +77,10 @@ def check(args: argparse.Namespace) -> int:
     """Run the parts one after another; 1 if something failed."""
     begin = time.monotonic()
     ends = begin + 60 * args.minutes
-    args.output.unlink(missing_ok=True)
     common.start(args)
+    args.output.unlink(missing_ok=True)
     report = Report(args.output)
+    log_of(report).unlink(missing_ok=True)
     report.facts = facts(args.device)
     report.write()
     left = {name: part for name, part in PARTS.items() if not args.only or name in args.only}
@@ -93,7 +94,9 @@ def check(args: argparse.Namespace) -> int:
             if seconds < SHORTEST_S:
                 add_row(report, Row(f"the part {name}", LEFT_OUT, f"{seconds:.0f} s are left"))
             else:
-                supervise(args, name, Path(folder), seconds, report)
+                soon = time.monotonic() + seconds - END_S
+                command = command_of(name, args, Path(folder), soon)
+                supervise(name, command, seconds, report)
     report.facts["seconds"] = round(time.monotonic() - begin)
     report.write()
     counts = [f"{report.count(x)} {x}" for x in (PASSED, FAILED, MEASURED, LEFT_OUT)]
@@ -130,38 +133,44 @@ def show(row: Row) -> None:
     common.show(f"{row.seconds:6.1f} s  {row.outcome:8}  {row.name}: {row.finding}")
 
 
-def supervise(
-    args: argparse.Namespace, name: str, folder: Path, seconds: float, report: Report
-) -> None:
-    """Run a part in a process of its own, show its rows, and end it when its time is over."""
+def command_of(name: str, args: argparse.Namespace, folder: Path, ends: float) -> list[str]:
+    """This program, as a process of one part."""
+    options = ["--device", args.device, "--threads", args.threads, "--output", args.output]
+    own = ["--part", name, "--folder", folder, "--ends", ends]
+    return [sys.executable, "-W", "ignore", __file__, *map(str, (*options, *own))]
+
+
+def supervise(name: str, command: Sequence[str], seconds: float, report: Report) -> None:
+    """Run a part's process, show its rows, and end it, and what it started, after its time."""
     begin = time.monotonic()
-    options = ["--device", args.device, "--threads", str(args.threads), "--output", args.output]
-    own = ["--part", name, "--folder", folder, "--ends", str(begin + seconds - END_S)]
-    command = [sys.executable, "-W", "ignore", __file__, *map(str, (*options, *own))]
-    log = args.output.with_suffix(".log")
+    log = log_of(report)
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     shown = len(report.rows)
+    code: int | None = None
     try:
-        while process.poll() is None and time.monotonic() < begin + seconds:
+        while code is None and time.monotonic() < begin + seconds:
             time.sleep(0.2)
             shown = show_new(report, shown)
-        code: Optional[int] = process.poll()
+            code = process.poll()
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     show_new(report, shown)
-    took = time.monotonic() - begin
-    if code is None:
-        row = Row(f"the part {name}", FAILED, f"was ended after its {seconds:.0f} s")
-        add_row(report, row.after(took))
-    elif code:
-        words = " / ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
-        row = Row(f"the part {name}", FAILED, f"ended with {code}: {words}")
-        add_row(report, row.after(took))
+    if code == 0:
+        return
+    fault = f"was ended after its {seconds:.0f} s"
+    if code is not None:
+        words = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        fault = f"ended with {code}: {' / '.join(words)}"
+    add_row(report, Row(f"the part {name}", FAILED, fault).after(time.monotonic() - begin))
+
+
+def log_of(report: Report) -> Path:
+    return report.path.with_suffix(".log")
 
 
 def show_new(report: Report, shown: int) -> int:

@@ -69,10 +69,8 @@ def evaluation(setting: Setting) -> Iterator[Row]:
     begin = time.perf_counter()
     evaluate(model)
     rate = images / (time.perf_counter() - begin)
-    yield Row(
-        f"evaluation on {setting.device}", MEASURED, f"{rate:.0f} images/s, {images} images, metrics included",
-        figures={"rate": rate},
-    )  # fmt: skip
+    text = f"{rate:.0f} images/s, {images} images, metrics included"
+    yield Row(f"evaluation on {setting.device}", MEASURED, text, figures={"rate": rate})
 
 
 def inference(setting: Setting) -> Iterator[Row]:

@@ -77,10 +77,13 @@ def first_difference(a: Any, b: Any, where: str = "") -> str:
             return f"{where}: {len(a)} and {len(b)} entries"
         pairs = [(f"{where}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b))]
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        if torch.equal(a, b):
-            return ""
-        known = a.shape == b.shape and a.is_floating_point()
-        return f"{where}: by {float((a - b).abs().max()):.1e}" if known else where
+        return "" if torch.equal(a, b) else f"{where}: {_difference(a, b)}"
     else:
         return "" if a == b or (a != a and b != b) else f"{where}: {a} and {b}"
     return next(filter(None, (first_difference(x, y, at) for at, x, y in pairs)), "")
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
+    if a.shape != b.shape:
+        return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    return f"by {float((a.double() - b.double()).abs().max()):.1e}"

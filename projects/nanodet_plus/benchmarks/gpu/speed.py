@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def compiled_steps(setting: Setting) -> Iterator[Row]:
     """The same, compiled: from the middle, for the second batch is compiled for any."""
     sizes = setting.sizes.training
     middle = len(sizes) // 2
-    for images in (sizes[middle], sizes[-1], *sizes[:middle], *sizes[middle + 1 : -1]):
+    for images in dict.fromkeys((sizes[middle], sizes[-1], *sizes)):
         if setting.seconds_left < COMPILE_S:
             yield _late(setting, COMPILED.name, images)
         else:
@@ -103,11 +104,13 @@ def loaded_rate(setting: Setting, name: str, images: int, *, kept: bool, trains:
     waiting = len(loader.dataset) // images + 2 * loader.num_workers + 1
 
     def make() -> Callable[[], Any]:
+        call = functools.partial(next, batches)
         if trains:
             trainer = make_trainer(cfg, batches, setting.device, detached=True, amp=HALF.amp)
+            call = functools.partial(take_step, trainer)
         for _ in range(waiting):
             next(batches)
-        return (lambda: take_step(trainer)) if trains else (lambda: next(batches))
+        return call
 
     try:
         return _rate(setting, name, images, make)
