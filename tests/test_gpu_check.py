@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,12 @@ def test_a_step_is_judged_by_losses_and_gradients(loss, gradient, outcome):
     assert row.outcome == outcome, row.finding
 
 
+def test_a_loss_that_is_no_number_is_no_match_wherever_it_stands():
+    for found in ([math.nan, 1.0], [1.0, math.nan], [1.0, math.inf]):
+        assert not equality.largest_difference(found, [1.0, 1.0]) <= equality.DRIFT
+    assert equality.largest_difference([1.0, 3.0], [1.0, 2.0]) == 0.5
+
+
 def test_two_contents_differ_in_one_place():
     def content(value: float) -> dict:
         return {"model": {"w": torch.tensor([1.0, value])}, "list": [1, (math.nan, "x")]}
@@ -123,7 +130,7 @@ def test_a_part_that_ends_or_hangs_is_a_row(report):
     broken = python("import sys; print('why it is so'); sys.exit(3)")
     gpu_check.supervise("broken", broken, 30, report)
     begin = time.monotonic()
-    gpu_check.supervise("stuck", python("import time; time.sleep(60)"), 1.0, report)
+    gpu_check.supervise("stuck", python("import time; time.sleep(60)"), 0.6, report)
     assert time.monotonic() - begin < 20
     assert [row.name for row in report.rows] == ["the part broken", "the part stuck"]
     assert {row.outcome for row in report.rows} == {"failed"}
@@ -131,13 +138,20 @@ def test_a_part_that_ends_or_hangs_is_a_row(report):
     assert report.rows[1].finding == "was ended after its 1 s"
 
 
-def test_what_a_part_started_ends_with_it(report, tmp_path):
-    alive = tmp_path / "alive"
-    child = f"import pathlib, time; time.sleep(3); pathlib.Path({str(alive)!r}).touch()"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
-    gpu_check.supervise("parent", python(code), 30, report)
-    time.sleep(4)
-    assert not alive.exists()
+def test_what_a_part_started_ends_with_it(report):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = "import socket, time\n"
+        child += f"s = socket.create_connection({server.getsockname()!r})\n"
+        child += "print(flush=True)\ntime.sleep(60)"
+        code = "import subprocess, sys\n"  # which ends as soon as its child is there
+        code += f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=-1)\n"
+        code += "child.stdout.readline()"
+        gpu_check.supervise("parent", python(code), 30, report)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(10)
+            assert connection.recv(1) == b""  # the other end is closed
+    assert not report.rows
 
 
 def test_a_check_that_raises_does_not_stop_the_next(report, tmp_path, monkeypatch):

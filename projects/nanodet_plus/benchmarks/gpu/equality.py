@@ -90,8 +90,9 @@ def trainer_losses(
 
 
 def largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:
-    """Relative to what is expected."""
-    return max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(found, expected))
+    """Relative to what is expected; NaN if one is."""
+    gaps = [abs(a - b) / max(abs(b), 1e-6) for a, b in zip(found, expected)]
+    return float(torch.tensor(gaps, dtype=torch.float64).max())  # Python's max may pass over a NaN
 
 
 def forward_backward(cfg: Any, batch: Batch, *, amp: torch.dtype | None = None) -> Step:
