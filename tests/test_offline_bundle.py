@@ -321,7 +321,7 @@ def test_it_runs_where_there_is_no_network(packed, bare, tmp_path):
     assert not {"torch", "numpy", "timm", "pip", "pyyaml"} & installed  # timm needs pyyaml
 
     program, output = packed / GPU_CHECK, tmp_path / "out" / "gpu.json"
-    options = ["--device", "cpu", "--minutes", 6, "--output", output]
+    options = ["--device", "cpu", "--threads", 1, "--output", output]
     run(packed / "python", program, *options, "--only", "equality", "contracts", "learning")
     rows = json.loads(output.read_text())["rows"]
     assert not [x for x in rows if x["outcome"] == "failed"]

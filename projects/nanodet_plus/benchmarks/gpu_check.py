@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -77,6 +78,7 @@ def check(args: argparse.Namespace) -> int:
     """Run the parts one after another; 1 if something failed."""
     begin = time.monotonic()
     ends = begin + 60 * args.minutes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with its part
     common.start(args)
     args.output.unlink(missing_ok=True)
     report = Report(args.output)
@@ -162,8 +164,8 @@ def supervise(name: str, command: Sequence[str], seconds: float, report: Report)
     show_new(report, shown)
     if code == 0:
         return
-    fault = f"was ended after its {seconds:.0f} s"
-    if code is not None:
+    fault = f"was ended after its {seconds:.0f} s; the log tells where"
+    if code is not None and time.monotonic() < begin + seconds - END_S:
         words = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
         fault = f"ended with {code}: {' / '.join(words)}"
     add_row(report, Row(f"the part {name}", FAILED, fault).after(time.monotonic() - begin))
@@ -184,6 +186,9 @@ def show_new(report: Report, shown: int) -> int:
 def run_part(args: argparse.Namespace) -> None:
     """The checks of a part, in its own process: what one raises is its row."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    # By itself, and not only by the program that waits for it: says where it is, and ends.
+    seconds = args.ends + END_S / 2 - time.monotonic()
+    faulthandler.dump_traceback_later(max(seconds, 0.1), exit=True)
     torch.set_num_threads(args.threads)
     report = Report(args.output)
     setting = Setting(args.device, args.folder, args.ends)
@@ -200,6 +205,7 @@ def run_part(args: argparse.Namespace) -> None:
             report.add(row.after(time.monotonic() - begin))
         with contextlib.suppress(RuntimeError):  # of a GPU that answers no more
             free_memory(setting)
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

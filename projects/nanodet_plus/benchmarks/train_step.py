@@ -25,6 +25,7 @@ from nanodet_d2.engine import EMAHook, ModelEMA
 from nanodet_d2.engine.building import build_model, build_optimizer_of
 from nanodet_d2.engine.trainer import Trainer
 
+CLASSES = 80  # as in COCO, without its annotations
 BASE = "guide"
 VARIANTS: dict[str, tuple[bool, list[str]]] = {  # whether after detachment, and the overrides
     "before detachment": (False, []),
@@ -89,7 +90,7 @@ def make_batch(images: int, boxes_per_image: int, size: list[int]) -> list[dict[
         instances = Instances(
             (height, width),
             gt_boxes=Boxes(torch.cat([low, low + extent], dim=1)),
-            gt_classes=torch.randint(0, 80, (boxes_per_image,), generator=generator),
+            gt_classes=torch.randint(0, CLASSES, (boxes_per_image,), generator=generator),
         )
         image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
         batch.append({"image": image, "instances": instances})
@@ -125,7 +126,7 @@ def make_trainer(
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Trainer:
     """A trainer that is ready for its first step, with the average of the weights as a hook."""
-    cfg.model.head.num_classes = 80  # as in COCO, without its annotations
+    cfg.model.head.num_classes = CLASSES
     cfg.model.aux_detach_iter = 0 if detached else 1
     cfg.train.device = device
     model = build_model(cfg).train()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from train_step import make_trainer, take_step
+from train_step import CLASSES, make_trainer, take_step
 
 from nanodet_d2.engine.building import build_model
 
@@ -98,6 +98,7 @@ def largest_difference(found: Sequence[float], expected: Sequence[float]) -> flo
 def forward_backward(cfg: Any, batch: Batch, *, amp: torch.dtype | None = None) -> Step:
     """Losses and gradients of freshly made weights, the same each time, with the whole branch."""
     torch.manual_seed(0)
+    cfg.model.head.num_classes = CLASSES
     model = build_model(cfg).train()
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
