@@ -154,6 +154,7 @@ def test_what_a_part_started_ends_with_it(report):
     assert not report.rows
 
 
+@pytest.mark.slow
 def test_a_part_ends_by_itself(report):
     """Where nobody is left who would end it."""
     code = f"""
