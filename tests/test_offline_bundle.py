@@ -292,40 +292,65 @@ def bare(tmp_path_factory) -> Environment:
     return environment
 
 
-@pytest.mark.slow
-def test_it_runs_where_there_is_no_network(packed, bare, tmp_path):
-    size = sum(x.stat().st_size for x in packed.rglob("*") if x.is_file())
-    assert size < 60_000_000
-    alone = NO_NETWORK if shutil.which("unshare") else []
-    if alone and subprocess.run([*alone, "true"]).returncode:
-        alone = []  # this machine does not let us
-    python = bare.bin / "python"
-    before = {x: x.lstat().st_mtime_ns for x in bare.site.iterdir()}
-    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    # As if the index were gone, too, where the network cannot be taken away.
-    clean |= {"PIP_INDEX_URL": "http://127.0.0.1:9/", "CUDA_VISIBLE_DEVICES": ""}
-    clean |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+class Alone:
+    """Runs commands without network, in an environment without the project's packages."""
 
-    def run(*command: object) -> str:
+    def __init__(self, folder: Path, said: str = ""):
+        self.folder, self.said = folder, said
+        self.prefix = NO_NETWORK if shutil.which("unshare") else []
+        if self.prefix and subprocess.run([*self.prefix, "true"]).returncode:
+            self.prefix = []  # this machine does not let us
+        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        # As if the index were gone, too, where the network cannot be taken away.
+        clean |= {"PIP_INDEX_URL": "http://127.0.0.1:9/", "CUDA_VISIBLE_DEVICES": ""}
+        self.env = clean | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: object) -> str:
         done = subprocess.run(
-            [*alone, *map(str, command)], cwd=tmp_path, env=clean, capture_output=True, text=True
+            [*self.prefix, *map(str, command)],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
         return done.stdout
 
-    said = run(python, packed / "install.py")
-    assert "self-check, cpu" in said and "install: done" in said
+    def check(self, packed: Path, *parts: str) -> list[dict]:
+        """Rows of parts of the GPU check, on the CPU."""
+        output = self.folder / "out" / "gpu.json"
+        options = ["--device", "cpu", "--threads", 1, "--output", output, "--only", *parts]
+        self.run(packed / "python", packed / GPU_CHECK, *options)
+        return json.loads(output.read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def alone(packed, bare, tmp_path_factory) -> Alone:
+    """The folder is installed, and what was there is as it was."""
+    before = {x: x.lstat().st_mtime_ns for x in bare.site.iterdir()}
+    alone = Alone(tmp_path_factory.mktemp("alone"))
+    alone.said = alone.run(bare.bin / "python", packed / "install.py")
     assert {x: x.lstat().st_mtime_ns for x in bare.site.iterdir()} == before
+    return alone
+
+
+@pytest.mark.slow
+def test_it_installs_and_runs_where_there_is_no_network(packed, alone):
+    size = sum(x.stat().st_size for x in (packed / "wheels").iterdir())
+    assert size < 60_000_000
+    assert "self-check, cpu" in alone.said and "install: done" in alone.said
     installed = {x.name.partition("-")[0].lower() for x in (packed / "site").glob("*.dist-info")}
     assert {"nanodet_d2", "detectron2", "fvcore", "matplotlib"} <= installed
     assert not {"torch", "numpy", "timm", "pip", "pyyaml"} & installed  # timm needs pyyaml
+    rows = alone.check(packed, "equality")
+    assert [x["outcome"] for x in rows] == ["measured", *["passed"] * 4]
 
-    program, output = packed / GPU_CHECK, tmp_path / "out" / "gpu.json"
-    options = ["--device", "cpu", "--threads", 1, "--output", output]
-    run(packed / "python", program, *options, "--only", "equality", "contracts", "learning")
-    rows = json.loads(output.read_text())["rows"]
+
+@pytest.mark.slow
+def test_it_trains_and_evaluates_where_there_is_no_network(packed, alone):
+    rows = alone.check(packed, "contracts", "learning")
     assert not [x for x in rows if x["outcome"] == "failed"]
-    assert sum(x["outcome"] == "passed" for x in rows) >= 10
+    assert sum(x["outcome"] == "passed" for x in rows) >= 7
 
 
 def test_the_installer_needs_no_more_than_the_standard_library(tmp_path):
