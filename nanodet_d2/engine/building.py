@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.config import instantiate
@@ -19,6 +19,8 @@ from nanodet_d2.data.registered import import_user_code
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def uses_gpu(cfg: DictConfig) -> bool:
@@ -39,7 +41,7 @@ def build_model(cfg: DictConfig, *, checkpoint_follows: bool = False) -> NanoDet
     return with_channels_last(model) if cfg.train.channels_last else model
 
 
-def with_channels_last(model: nn.Module) -> nn.Module:
+def with_channels_last(model: _Model) -> _Model:
     """The model with its convolutions in channels_last: they take the layout of their weights.
 
     All but those of 1 x 1 with a stride and few channels, as in the stem of RepVGG: on CPUs their
