@@ -241,7 +241,7 @@ def test_the_whole_check_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-3000:]
     found = Report(output)
     assert found.count("failed") == found.count("left out") == 0
-    assert found.count("passed") >= 11
+    assert found.count("passed") >= 10
     titles = {row.cell[0] for row in found.rows if row.cell}
     assert titles == {"training on cpu, images/s", "inference on cpu, images/s"}
     assert all(row.figures["rate"] > 0 for row in found.rows if row.cell)

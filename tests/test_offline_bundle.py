@@ -350,7 +350,7 @@ def test_it_installs_and_runs_where_there_is_no_network(packed, alone):
 def test_it_trains_and_evaluates_where_there_is_no_network(packed, alone):
     rows = alone.check(packed, "contracts", "learning")
     assert not [x for x in rows if x["outcome"] == "failed"]
-    assert sum(x["outcome"] == "passed" for x in rows) >= 7
+    assert sum(x["outcome"] == "passed" for x in rows) >= 6
 
 
 def test_the_installer_needs_no_more_than_the_standard_library(tmp_path):

@@ -36,6 +36,7 @@ class Sizes:
     val_repeats: int  # times that the evaluation sees each of val
     steps: int  # of the training that is to learn something
     batch: int  # of its images
+    least_ap: float | None  # that it has to reach; None where it is too short to reach any
 
 
 ON_A_GPU = Sizes(
@@ -48,6 +49,7 @@ ON_A_GPU = Sizes(
     val_repeats=16,
     steps=300,
     batch=64,
+    least_ap=5.0,
 )
 # The same checks within a minute or two on two slow cores; their figures are of no use.
 ON_A_CPU = Sizes(
@@ -66,6 +68,7 @@ ON_A_CPU = Sizes(
     val_repeats=2,
     steps=30,
     batch=8,
+    least_ap=None,
 )
 
 
