@@ -65,6 +65,16 @@ web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 cpp: $(READY) ## build the C++ programs into output/cpp (the first time minutes: ncnn)
 	@$(PY) projects/nanodet_plus/cpp/build.py $(ARGS)
 
+.PHONY: offline-bundle
+offline-bundle: $(READY) ## pack what a machine without network lacks: [PYTHON_VERSION=3.12] [TORCH=2.11]
+	@$(PY) projects/nanodet_plus/offline/bundle.py \
+	    $(if $(PYTHON_VERSION),--python-version "$(PYTHON_VERSION)") \
+	    $(if $(TORCH),--torch "$(TORCH)") $(ARGS)
+
+.PHONY: gpu-check
+gpu-check: $(READY) ## check and measure training on this machine's GPU (8 minutes)
+	@$(PY) projects/nanodet_plus/benchmarks/gpu_check.py $(ARGS)
+
 # Two processes with a thread each; ARGS="-n 0" runs the tests in one.
 ONE_THREAD = OMP_NUM_THREADS=1 $(PY)
 PYTEST = -m pytest -q -n 2 --dist worksteal tests
