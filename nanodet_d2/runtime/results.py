@@ -6,7 +6,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,10 @@ class Results:
         Raises:
             OSError: if there is no room for all of the line; nothing of it is left then.
         """
-        height, width = frame.image.shape[:2]
-        picture: dict[str, Any] = {"file_name": frame.name}
-        picture.update({} if frame.number is None else {"frame": frame.number})
-        detections = []
-        rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
-        for (x0, y0, x1, y1), score, label in rows:
-            box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
-            detections.append(
-                {"category_id": label + 1, "category": self.class_names[label], "bbox": box,
-                 "area": round(box[2] * box[3], 2), "score": round(score, 5)}
-            )  # fmt: skip
-        picture.update(width=width, height=height, detections=detections)
+        picture = picture_row(frame.name, found, number=frame.number)
         self._append(json.dumps(picture).encode() + b"\n")
         self.pictures += 1
-        self.detections += len(detections)
+        self.detections += len(found)
 
     def _append(self, line: bytes) -> None:
         written = None
@@ -77,31 +66,80 @@ class Results:
             OSError: if it cannot be written; the lines are still there.
         """
         self._file.close()
-        part = self.path.with_suffix(".part")
-        with open(part, "w", encoding="utf-8") as file:
-            names = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
-            file.write(f'{{"categories": {json.dumps(names)}, "images": [')
-            _write_all(file, self._images())
-            file.write('], "annotations": [')
-            _write_all(file, self._annotations())
-            file.write("]}")
-        os.replace(part, self.path)
+        write_coco(self.path, self.class_names, self._pictures)
 
-    def _pictures(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _pictures(self) -> Iterator[dict[str, Any]]:
         with open(self.lines, encoding="utf-8") as file:
-            yield from enumerate(map(json.loads, file), 1)
+            yield from map(json.loads, file)
 
-    def _images(self) -> Iterator[dict[str, Any]]:
-        for number, picture in self._pictures():
-            del picture["detections"]
-            yield {"id": number, **picture}
 
-    def _annotations(self) -> Iterator[dict[str, Any]]:
-        ids = itertools.count(1)
-        for number, picture in self._pictures():
-            for found in picture["detections"]:
-                del found["category"]
-                yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
+def picture_row(name: str, found: Detections, *, number: int | None = None) -> dict[str, Any]:
+    """What is written of a picture: its size, and boxes as COCO has them, [x, y, width, height].
+
+    Args:
+        number: of the frame within a video.
+    """
+    height, width = found.image_size
+    row: dict[str, Any] = {"file_name": name}
+    row.update({} if number is None else {"frame": number})
+    detections = []
+    rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
+    for (x0, y0, x1, y1), score, label in rows:
+        box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
+        detections.append(
+            {"category_id": label + 1, "category": found.class_names[label], "bbox": box,
+             "area": round(box[2] * box[3], 2), "score": round(score, 5)}
+        )  # fmt: skip
+    row.update(width=width, height=height, detections=detections)
+    return row
+
+
+def write_coco(
+    path: Path,
+    class_names: Sequence[str],
+    rows: Callable[[], Iterable[dict[str, Any]]],
+    *,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a COCO data set of :func:`picture_row`'s rows, under another name first.
+
+    Rows with an ``error`` have no size, so they are no images; they stand in ``unreadable``.
+
+    Args:
+        rows: gives all of them, each time it is called.
+        info: of the data set, if there is anything to say.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    part = path.with_suffix(".part")
+    with open(part, "w", encoding="utf-8") as file:
+        names = [{"id": i + 1, "name": name} for i, name in enumerate(class_names)]
+        file.write("{" if info is None else f'{{"info": {json.dumps(info)}, ')
+        file.write(f'"categories": {json.dumps(names)}, "images": [')
+        _write_all(file, _images(rows()))
+        file.write('], "annotations": [')
+        _write_all(file, _annotations(rows()))
+        broken = [{k: row[k] for k in ("file_name", "error")} for row in rows() if row.get("error")]
+        file.write(f'], "unreadable": {json.dumps(broken)}}}' if broken else "]}")
+    os.replace(part, path)
+
+
+def _readable(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    return enumerate((row for row in rows if not row.get("error")), 1)
+
+
+def _images(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for number, row in _readable(rows):
+        yield {"id": number, **{k: v for k, v in row.items() if k not in ("detections", "error")}}
+
+
+def _annotations(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    ids = itertools.count(1)
+    for number, row in _readable(rows):
+        for found in row["detections"]:
+            del found["category"]
+            yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
 
 
 def _write_all(file: Any, entries: Iterator[dict[str, Any]]) -> None:
