@@ -13,7 +13,7 @@ PACKAGE = "nanodet_d2"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("shipping",),
+    ("shipping", "batch"),
     ("benchmark",),
     ("predictor",),
     ("export", "doctor", "env"),

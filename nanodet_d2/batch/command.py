@@ -23,6 +23,7 @@ from .parquet import require_pyarrow, write_parquet
 from .plan import Shard, plan
 from .review import most_uncertain, write_review
 from .shards import ShardFiles, Written, locked, write_whole
+from .stores import is_remote
 from .work import Work, require_same
 
 FORMATS, ENGINES = ("jsonl", "coco", "parquet"), ("local", "ray")
@@ -107,6 +108,10 @@ def _require(wish: Wish) -> None:
         raise ValueError(f"workers {wish.workers}; allowed: 1 or more")
     if wish.address is not None and wish.engine != "ray":
         raise ValueError(f"a cluster's address with engine {wish.engine!r}; allowed with: ray")
+    output = wish.output.resolve()
+    for folder in (Path(x) for x in wish.inputs if not is_remote(x)):
+        if folder.is_dir() and folder.resolve() in (output, *output.parents):
+            raise ValueError(f"{wish.output} lies in {folder}, whose pictures are read")
     if "parquet" in wish.formats:
         require_pyarrow()
     if wish.engine == "ray":

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cv2
+
 from .items import Item
 from .rows import failed_row, line_of, row_of
 from .work import Work
@@ -156,6 +158,7 @@ def serve(connection: Connection, work: Work) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             os.chdir(work.folder)
+            cv2.setNumThreads(work.threads)
             detector = work.open()
         except Exception as error:
             connection.send((REFUSED, _plain(error)))

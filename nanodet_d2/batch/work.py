@@ -54,7 +54,6 @@ class Work:
         Raises:
             ValueError: if another model or other versions are on this machine; and as ``Detector``.
         """
-        cv2.setNumThreads(self.threads)
         detector = self.open_model()
         if self.header:
             require_same(self._header_of(detector), self.header, "what this process has opened")
