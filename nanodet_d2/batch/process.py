@@ -38,6 +38,9 @@ class Guard:
 
     A picture that takes the process with it ``ATTEMPTS`` times has a row that says so; the others
     lose nothing. Pictures that cannot be read are no fault: they have their rows by themselves.
+
+    Args:
+        seconds: that a picture may take.
     """
 
     def __init__(self, work: Work, *, seconds: float = MAX_SECONDS):
@@ -64,7 +67,7 @@ class Guard:
             try:
                 self._send(connection, items[len(rows) :])
                 while len(rows) < len(items):
-                    rows.append(self._receive(connection))
+                    rows.append(self._receive(connection, self._seconds))
                     attempts = self._in_a_row = 0
             except Died as death:
                 attempts += 1
@@ -109,7 +112,7 @@ class Guard:
             self._process = context.Process(target=serve, args=(theirs, self._work), daemon=True)
             self._process.start()
             theirs.close()
-        self._receive(self._connection)
+        self._receive(self._connection, MAX_SECONDS)
 
     def _send(self, connection: Connection, items: Sequence[Item]) -> None:
         try:
@@ -117,10 +120,10 @@ class Guard:
         except OSError:
             raise self._death() from None
 
-    def _receive(self, connection: Connection) -> bytes:
+    def _receive(self, connection: Connection, seconds: float) -> bytes:
         try:
-            if not connection.poll(self._seconds):
-                raise self._death(f"it took more than {self._seconds:g} s")
+            if not connection.poll(seconds):
+                raise self._death(f"it took more than {seconds:g} s")
             kind, content = connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
