@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import atexit
 import functools
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .local import Made
 from .plan import Shard, unpack
-from .process import Guard
+from .process import Guard, plain
 from .work import Work
 
 WINDOW = 2048  # shards that Ray is given at a time; what it keeps of them takes some MB
@@ -71,22 +72,27 @@ def _run(shards: Sequence[Shard], work: Work, workers: int | None) -> Iterator[M
     todo = [{"recipe": shard.recipe, "items": shard.packed} for shard in shards]
     made = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
         functools.partial(make, work=work),
+        compute=ray.data.TaskPoolStrategy(workers),
         num_cpus=work.threads,
         num_gpus=None if work.device in (None, "cpu") else 1,
-        concurrency=workers,
     )
-    try:
-        for row in made.iter_rows():
-            yield by_recipe[row["recipe"]], row["rows"]
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        foreseen = isinstance(cause, (ValueError, ImportError, FileNotFoundError))
-        raise (cause if foreseen else RuntimeError(str(cause))) from error
+    for row in made.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield by_recipe[row["recipe"]], row["rows"]
 
 
 def make(shard: dict[str, Any], work: Work) -> dict[str, Any]:
-    """What a task of Ray does: the rows of a shard."""
+    """What a task of Ray does: the rows of a shard, or why the run has to end.
+
+    An error is handed over, as Ray would wrap it, and tell of it at length.
+    """
     if work.key not in _guards:
         guard = _guards[work.key] = Guard(work)
         atexit.register(guard.stop)
-    return {"recipe": shard["recipe"], "rows": _guards[work.key](unpack(shard["items"]))}
+    rows, error = b"", b""
+    try:
+        rows = _guards[work.key](unpack(shard["items"]))
+    except Exception as fault:
+        error = pickle.dumps(plain(fault))
+    return {"recipe": shard["recipe"], "rows": rows, "error": error}

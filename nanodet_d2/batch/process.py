@@ -164,7 +164,7 @@ def serve(connection: Connection, work: Work) -> None:
             cv2.setNumThreads(work.threads)
             detector = work.open()
         except Exception as error:
-            connection.send((REFUSED, _plain(error)))
+            connection.send((REFUSED, plain(error)))
             return
         connection.send((READY, b""))
         while True:
@@ -181,7 +181,7 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _plain(error: Exception) -> Exception:
+def plain(error: Exception) -> Exception:
     """One that any process can read, of the kind that tells the command whose fault it is."""
     kinds = (FileNotFoundError, ImportError, ValueError)
     for kind in kinds:
