@@ -17,6 +17,8 @@ PAGES = {
     "CHANGELOG.md": "generated/changelog",
     "projects/nanodet_plus/README.md": "generated/measured",
     "projects/nanodet_plus/ANNOTATIONS.md": "generated/annotations",
+    "projects/nanodet_plus/BATCH.md": "generated/batch",
+    "projects/nanodet_plus/OFFLINE.md": "generated/offline",
     "projects/nanodet_plus/BACKBONES.md": "generated/backbones",
     "projects/nanodet_plus/DISTRIBUTED.md": "generated/distributed",
     "projects/nanodet_plus/OTHER_TRAINERS.md": "generated/other_trainers",
