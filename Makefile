@@ -106,12 +106,32 @@ coverage: $(READY) ## run all tests and print the lines that none of them reache
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+# The site needs neither torch nor detectron2: conf.py stands in for what it imports.
+ifdef PYTHON
+DOCS_READY := check-docs
+else
+DOCS_READY := .venv/.docs
+endif
+
+.venv/.docs: pyproject.toml .ci/constraints.txt .ci/setup
+	@.ci/setup "$(BASE_PYTHON)" docs
+
+.PHONY: check-docs
+check-docs:
+	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py --only sphinx furo myst_parser
+
+.PHONY: docs
+docs: $(DOCS_READY) ## build the site into output/docs; warnings and dead links are errors
+	@$(PY) -m sphinx --fail-on-warning --keep-going --quiet -d output/docs_cache docs output/docs
+	@echo "docs: output/docs/index.html"
+
 .PHONY: lint
-lint: TOOLS = ruff mypy
-lint: $(READY) ## check style, format and types (a minute; seconds when run again)
+lint: TOOLS = ruff mypy codespell_lib
+lint: $(READY) ## check style, format, types and spelling (a minute; seconds when run again)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2
 
 .PHONY: format
 format: TOOLS = ruff
