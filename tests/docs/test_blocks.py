@@ -38,7 +38,7 @@ OF_PROJECTS = [
 KNOWN = [pytest.param(x, id=_name(x)) for x in [*BLOCKS, *OF_PROJECTS]]
 RUN = [pytest.param(x, id=_name(x)) for x in [*BLOCKS, *OF_PROJECTS] if x.reason is None]
 LARGEST_SHARE_NOT_RUN = 0.1  # of the blocks that users follow; projects' repeat measurements
-SCRIPT_STARTERS = ("python", "torchrun", "srun")
+SCRIPT_STARTERS = ("python", "python3", "./python", "torchrun", "srun")
 # What neither names a verb, a target nor a script of ours.
 SHELL = ("#!/bin/bash", "cd", "export", "pip", "source")
 
@@ -95,7 +95,10 @@ def check_script(arguments: list[str], folder: Path) -> None:
     if not scripts or arguments[scripts[0]].startswith("detectron2/"):
         return
     path = arguments[scripts[0]]
-    found = [x for x in (ROOT / path, folder / path, folder / "benchmarks" / path) if x.exists()]
+    if path.startswith("output/"):
+        return  # what an earlier command wrote
+    places = (ROOT, folder, folder / "benchmarks", folder / "offline")
+    found = [x / path for x in places if (x / path).exists()]
     assert found, f"{path}: no such script"
     if "default_argument_parser(epilog" in found[0].read_text():
         return  # whose options are detectron2's
