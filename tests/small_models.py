@@ -90,6 +90,10 @@ def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tenso
     with torch.no_grad():
         model.head(model.neck(model.backbone(torch.randn(4, 3, 128, 128))))
     model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # a channel that the batch left dead would make hundreds of what another image has there
+            module.running_var.clamp_(min=0.01 * float(module.running_var.mean()))
     ends = getattr(model.head, "predictors", None)
     for predictor in ends or (model.head.class_predictor, model.head.box_predictor):
         for conv in predictor.modules():
