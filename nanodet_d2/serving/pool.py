@@ -50,7 +50,7 @@ class Pool:
 
     def __init__(self, detectors: Sequence[Detector], *, max_batch: int, watch: Watch):
         assert detectors and max_batch >= 1
-        self.detector = detectors[0]
+        self.detectors = list(detectors)
         self._max_batch = max_batch
         self._watch = watch
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

@@ -138,18 +138,18 @@ class Service:
 
     def describe(self) -> list[dict[str, Any]]:
         """What a client may know of the models."""
+        firsts = {name: pool.detectors[0] for name, pool in self.pools.items()}
         return [
             {
                 "name": name,
-                "classes": list(pool.detector.class_names),
-                "input_size": [pool.detector.metadata.input.height,
-                               pool.detector.metadata.input.width],
-                "backend": pool.detector.backend,
-                "score_threshold": pool.detector.metadata.score_threshold,
-                "max_pixels": pool.detector.max_pixels,
+                "classes": list(x.class_names),
+                "input_size": [x.metadata.input.height, x.metadata.input.width],
+                "backend": x.backend,
+                "score_threshold": x.metadata.score_threshold,
+                "max_pixels": x.max_pixels,
             }
-            for name, pool in self.pools.items()
-        ]  # fmt: skip
+            for name, x in firsts.items()
+        ]
 
     def close(self) -> bool:
         """End all threads; whether they did in time. Nothing may be submitted any more."""
