@@ -60,7 +60,7 @@ def build(args: Mapping[str, Any]) -> Application:
         from ray import serve
     except ImportError as error:
         raise ImportError("this needs Ray Serve: pip install 'nanodet-d2[ray]'") from error
-    given = _checked(args)
+    given = checked(args)
     workers, threads = given.get("workers", 1), given.get("threads", 1)
     limits = Limits(**{name: given[name] for name in _OF_LIMITS if name in given})
     on_gpu = given.get("device", "cpu").startswith("cuda")
@@ -86,7 +86,7 @@ def build(args: Mapping[str, Any]) -> Application:
     return Replica.bind()
 
 
-def _checked(args: Mapping[str, Any]) -> dict[str, Any]:
+def checked(args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as what they are, with ``models`` as a list."""
     unknown = sorted(set(args) - set(ARGUMENTS))
     if unknown:

@@ -83,7 +83,7 @@ def picture(color: int | tuple[int, int, int] = 204, size=(24, 16)) -> bytes:
     return data.tobytes()
 
 
-def row(grey: int = 204, name: str = "0", threshold: float = 0.0) -> dict[str, Any]:
+def row(grey: int = 204, name: str = "0", threshold: float = -1.0) -> dict[str, Any]:
     """What is right for a picture of the default size."""
     found = [
         {"category_id": 2, "category": "lamp", "bbox": [0.0, 0.0, 12.0, 16.0], "area": 192.0,
@@ -108,7 +108,7 @@ def service(*detectors: Fake, max_batch: int = 1, **limits) -> Service:
     """A service of one model, "m", whose threads have these detectors."""
     waiting = list(detectors or [Fake()])
     return Service(
-        {"m": lambda: waiting.pop(0)},  # type: ignore[arg-type, return-value]
+        {"m": lambda: waiting.pop(0)},
         limits=Limits(**limits),
         workers=len(waiting),
         max_batch=max_batch,

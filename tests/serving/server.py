@@ -14,7 +14,7 @@ from tests.serving.fake import Fake
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     seconds = float(sys.argv[1])
-    service = Service({"m": lambda: Fake(seconds)}, limits=Limits(timeout=3), workers=1)  # type: ignore[arg-type, return-value]
+    service = Service({"m": lambda: Fake(seconds)}, limits=Limits(timeout=1.5), workers=1)
     run(service, host="127.0.0.1", port=0)
 
 
