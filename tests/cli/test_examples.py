@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -19,6 +24,7 @@ from nanodet_d2.data.synthetic import make_shapes_dataset
 from tests.engine.small_training import FAST
 from tests.small_models import require
 
+PORT = 18_437  # of the server
 # Smaller and shorter than the example says: appended to it, so that it decides.
 SHORT = {
     "train my_config.py": FAST,
@@ -28,6 +34,7 @@ SHORT = {
     ],
     "benchmark": ["--rounds", "1"],
     "export": ["--input-size", "64", "96"],
+    "serve": ["--port", str(PORT)],
     "ship": [
         *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
         *("--max-ms", "10000", "--max-ap-drop", "100"),
@@ -97,12 +104,29 @@ def _write_data() -> None:
     clip.release()
 
 
+def require_server() -> None:
+    for name in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+        pytest.importorskip(name, reason=f"{name} not installed: pip install 'nanodet-d2[serve]'")
+
+
+def end_when_up() -> None:
+    """Send this process the signal that ends a server, when one answers."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb, example", COMMANDS)
 def test_example(verb, example, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
     monkeypatch.setenv(zoo.FOLDER, str(files / "weights"))
     program, *arguments = shlex.split(example)
+    if verb == "serve":
+        require_server()
+        threading.Thread(target=end_when_up, daemon=True).start()
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
     assert program == "nanodet-d2" and arguments[0] == verb

@@ -1,4 +1,4 @@
-"""The application in a Ray Serve cluster: the same answers, and arguments that are checked first."""
+"""The application in a Ray Serve cluster: the same answers; arguments are checked first."""
 
 from __future__ import annotations
 

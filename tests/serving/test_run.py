@@ -135,6 +135,17 @@ def test_what_is_missing_is_named():
     )
 
 
+def test_exported_files_are_served_without_torch():
+    program = (
+        "from nanodet_d2 import cli\ncode = cli.main(['serve', 'nothing.onnx'])\n"
+        "there = {'torch', 'detectron2'} & {k for k, v in sys.modules.items() if v}\n"
+        "raise SystemExit(f'imported {there}' if there else code)"
+    )
+    done = run_without(["torch", "torchvision", "detectron2"], program)
+    assert done.returncode == 2
+    assert done.stderr == "nanodet-d2 serve: exported file nothing.onnx not found\n"
+
+
 @pytest.mark.slow
 def test_models_by_name_answer_as_predict_does(root, small_models):
     """Many clients at once, good and hostile bodies, two real models."""
