@@ -32,28 +32,27 @@ def run(service: Service, *, host: str, port: int) -> None:
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port}; allowed: 0 to 65535")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(service),
-                http="h11",  # bounds the size of headers, which httptools does not
-                ws="none",
-                loop="asyncio",
-                lifespan="on",
-                proxy_headers=False,
-                server_header=False,
-                access_log=False,
-                log_config=None,
-                log_level="error",
-                timeout_graceful_shutdown=math.ceil(service.limits.timeout) + 1,
-            )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(service),
+            http="h11",  # bounds the size of headers, which httptools does not
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            log_level="error",
+            timeout_graceful_shutdown=math.ceil(service.limits.timeout) + 1,
         )
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with _ended_by_signals(server), socket.create_server((host, port), family=family) as listener:
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(service.pools)
         logger.info("serving %s at http://%s:%d", names, address, listener.getsockname()[1])
-        with _ended_by_signals(server):
-            server.run([listener])
+        server.run([listener])
     logger.info("ended")
 
 
