@@ -68,7 +68,13 @@ def build(args: Mapping[str, Any]) -> Application:
     def application() -> Starlette:
         return _make_app(given, limits)
 
-    @serve.deployment(
+    class Replica:
+        def check_health(self) -> None:
+            """Ray calls it, and starts a replica again that cannot go on."""
+            if not self.app.state.service.healthy:  # type: ignore[attr-defined]
+                raise RuntimeError("the detector fails, see this replica's log")
+
+    deployment = serve.deployment(
         name="detect",
         num_replicas=given.get("replicas", 1),
         # More than a replica takes, so that it refuses itself, with 429; Ray would let them wait.
@@ -76,14 +82,7 @@ def build(args: Mapping[str, Any]) -> Application:
         graceful_shutdown_timeout_s=limits.timeout + GRACE,
         ray_actor_options={"num_cpus": workers * threads, "num_gpus": int(on_gpu)},
     )
-    @serve.ingress(application)
-    class Replica:
-        def check_health(self) -> None:
-            """Ray calls it, and starts a replica again that cannot go on."""
-            if not self.app.state.service.healthy:  # type: ignore[attr-defined]
-                raise RuntimeError("the detector fails, see this replica's log")
-
-    return Replica.bind()
+    return deployment(serve.ingress(application)(Replica)).bind()
 
 
 def checked(args: Mapping[str, Any]) -> dict[str, Any]:
