@@ -21,7 +21,16 @@ _REGISTRIES = "detectron2.modeling"
 _NEEDED = ("torch", "detectron2")
 # What runs without them; the command imports what it is asked for.
 _ANYWHERE = (
-    *("__main__", "cli", "conformance", "env", "get_detectron2", "runtime", "serving", "zoo"),
+    "__main__",
+    "batch",
+    "cli",
+    "conformance",
+    "env",
+    "get_detectron2",
+    "runtime",
+    "serving",
+    "tracking",
+    "zoo",
 )
 
 

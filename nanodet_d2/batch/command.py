@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nanodet_d2.runtime.progress import progress
-from nanodet_d2.runtime.results import write_coco
 
+from .coco import FILE as COCO
+from .coco import write_coco
 from .items import list_items
 from .local import Made, run_local
 from .on_ray import require_ray, run_ray
@@ -28,7 +30,7 @@ from .work import Work, require_same
 
 FORMATS, ENGINES = ("jsonl", "coco", "parquet"), ("local", "ray")
 SHARD_SIZE = 128  # pictures: seconds of work, and a hundred kilobytes or so of rows
-HEADER, INDEX, COCO, SHARDS = "header.json", "index.json", "detections.json", "shards"
+HEADER, INDEX, SHARDS = "header.json", "index.json", "shards"
 logger = logging.getLogger(__name__)
 
 
@@ -199,9 +201,8 @@ def _write_formats(
 ) -> list[str]:
     paths = [str(files.folder)]
     if "coco" in wish.formats:
-        path = wish.output / COCO
-        write_coco(path, class_names, lambda: _rows(files, written), info=work.header)
-        paths.append(str(path))
+        rows = functools.partial(_rows, files, written)
+        paths.append(str(write_coco(wish.output, class_names, rows, work.header)))
     if "parquet" in wish.formats:
         paths.append(str(write_parquet(wish.output, files, written, work.header)))
     return paths

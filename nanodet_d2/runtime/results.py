@@ -6,7 +6,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ class Results:
     Category ids are the model's class indices plus one. Images of a video have ``frame``. Memory
     does not grow with the number of pictures.
 
+    Args:
+        stem: of the files' names.
+
     Attributes:
         pictures, detections: how many were added.
 
@@ -28,9 +31,9 @@ class Results:
         OSError: if the files cannot be written.
     """
 
-    def __init__(self, class_names: Sequence[str], folder: Path):
+    def __init__(self, class_names: Sequence[str], folder: Path, *, stem: str = "detections"):
         self.class_names = list(class_names)
-        self.lines, self.path = folder / "detections.jsonl", folder / "detections.json"
+        self.lines, self.path = folder / f"{stem}.jsonl", folder / f"{stem}.json"
         folder.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)  # an earlier run's, which would pass for this one's
         self._file = open(self.lines, "wb", buffering=0)
@@ -42,10 +45,17 @@ class Results:
         Raises:
             OSError: if there is no room for all of the line; nothing of it is left then.
         """
-        picture = picture_row(frame.name, found, number=frame.number)
+        self.add_picture(self.describe(frame, found))
+
+    def describe(self, frame: Frame, found: Detections) -> dict[str, Any]:
+        """The line of a frame."""
+        return picture_row(frame.name, found, number=frame.number)
+
+    def add_picture(self, picture: dict[str, Any]) -> None:
+        """Append a line."""
         self._append(json.dumps(picture).encode() + b"\n")
         self.pictures += 1
-        self.detections += len(found)
+        self.detections += len(picture["detections"])
 
     def _append(self, line: bytes) -> None:
         written = None
@@ -66,11 +76,24 @@ class Results:
             OSError: if it cannot be written; the lines are still there.
         """
         self._file.close()
-        write_coco(self.path, self.class_names, self._pictures)
+        write_sections(self.path, self.sections())
 
-    def _pictures(self) -> Iterator[dict[str, Any]]:
+    def sections(self) -> dict[str, Iterable[dict[str, Any]]]:
+        """Of the COCO file."""
+        images, annotations = self._images(), self._annotations()
+        categories = categories_of(self.class_names)
+        return {"categories": categories, "images": images, "annotations": annotations}
+
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The lines again, numbered from 1."""
         with open(self.lines, encoding="utf-8") as file:
-            yield from map(json.loads, file)
+            yield from enumerate(map(json.loads, file), 1)
+
+    def _images(self) -> Iterator[dict[str, Any]]:
+        return images_of(self.read())
+
+    def _annotations(self) -> Iterator[dict[str, Any]]:
+        return annotations_of(self.read())
 
 
 def picture_row(name: str, found: Detections, *, number: int | None = None) -> dict[str, Any]:
@@ -94,54 +117,46 @@ def picture_row(name: str, found: Detections, *, number: int | None = None) -> d
     return row
 
 
-def write_coco(
-    path: Path,
-    class_names: Sequence[str],
-    rows: Callable[[], Iterable[dict[str, Any]]],
-    *,
-    info: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a COCO data set of :func:`picture_row`'s rows, under another name first.
+def categories_of(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of a COCO data set."""
+    return [{"id": i + 1, "name": name} for i, name in enumerate(class_names)]
 
-    Rows with an ``error`` have no size, so they are no images; they stand in ``unreadable``.
 
-    Args:
-        rows: gives all of them, each time it is called.
-        info: of the data set, if there is anything to say.
+def images_of(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """A COCO data set's images, of numbered rows as :func:`picture_row` makes them."""
+    for number, row in rows:
+        yield {"id": number, **{k: v for k, v in row.items() if k != "detections"}}
+
+
+def annotations_of(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The annotations that go with :func:`images_of`."""
+    ids = itertools.count(1)
+    for number, row in rows:
+        for found in row["detections"]:
+            box = {k: v for k, v in found.items() if k != "category"}
+            yield {"id": next(ids), "image_id": number, **box, "iscrowd": 0}
+
+
+def write_sections(path: Path, sections: Mapping[str, Any]) -> None:
+    """Write a json object of lists, which may be iterators, and objects; under another name first.
 
     Raises:
         OSError: if it cannot be written.
     """
     part = path.with_suffix(".part")
     with open(part, "w", encoding="utf-8") as file:
-        names = [{"id": i + 1, "name": name} for i, name in enumerate(class_names)]
-        file.write("{" if info is None else f'{{"info": {json.dumps(info)}, ')
-        file.write(f'"categories": {json.dumps(names)}, "images": [')
-        _write_all(file, _images(rows()))
-        file.write('], "annotations": [')
-        _write_all(file, _annotations(rows()))
-        broken = [{k: row[k] for k in ("file_name", "error")} for row in rows() if row.get("error")]
-        file.write(f'], "unreadable": {json.dumps(broken)}}}' if broken else "]}")
+        for i, (name, entries) in enumerate(sections.items()):
+            file.write((", " if i else "{") + json.dumps(name) + ": ")
+            if isinstance(entries, Mapping):
+                file.write(json.dumps(entries))
+            else:
+                _write_list(file, entries)
+        file.write("}")
     os.replace(part, path)
 
 
-def _readable(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    return enumerate((row for row in rows if not row.get("error")), 1)
-
-
-def _images(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for number, row in _readable(rows):
-        yield {"id": number, **{k: v for k, v in row.items() if k not in ("detections", "error")}}
-
-
-def _annotations(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    ids = itertools.count(1)
-    for number, row in _readable(rows):
-        for found in row["detections"]:
-            del found["category"]
-            yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
-
-
-def _write_all(file: Any, entries: Iterator[dict[str, Any]]) -> None:
+def _write_list(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+    file.write("[")
     for i, entry in enumerate(entries):
         file.write((", " if i else "") + json.dumps(entry))
+    file.write("]")

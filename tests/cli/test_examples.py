@@ -129,6 +129,8 @@ def test_example(verb, example, files, monkeypatch, capsys):
         threading.Thread(target=end_when_up, daemon=True).start()
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
+    if verb == "track" and "nearest" not in arguments:
+        pytest.importorskip("trackers")
     assert program == "nanodet-d2" and arguments[0] == verb
     arguments += SHORT.get(verb, SHORT.get(" ".join(arguments[:2]), []))
     if verb == "train":
