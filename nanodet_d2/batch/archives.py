@@ -29,7 +29,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 if member.isreg():
                     yield Member(member.name, member.size, member.offset_data)
                     count += 1
-                archive.members = []  # it would keep all
+                archive.members = []  # type: ignore[attr-defined]  # it would keep all
             end = archive.offset
     except tarfile.TarError as error:
         raise ValueError(f"{error} after {count} files") from error

@@ -17,7 +17,7 @@ from nanodet_d2.runtime.progress import progress
 
 from .coco import FILE as COCO
 from .coco import write_coco
-from .items import list_items
+from .items import Item, list_items
 from .local import Made, run_local
 from .on_ray import require_ray, run_ray
 from .parquet import FOLDER as PARQUET
@@ -221,7 +221,7 @@ def _review(
     max_pixels: int,
 ) -> dict[str, Any]:
     chosen = most_uncertain(_rows(files, written), wish.review)
-    items = {}
+    items: dict[int, Item] = {}
     wanted = {number for _, number, _ in chosen}
     for shard in shards:
         if any(shard.first <= number < shard.first + shard.count for number in wanted):

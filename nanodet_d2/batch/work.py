@@ -18,7 +18,7 @@ import numpy as np
 import nanodet_d2
 from nanodet_d2.conformance.contract import contract_of
 from nanodet_d2.runtime import Detector
-from nanodet_d2.runtime.backends import backends
+from nanodet_d2.runtime.backends import backend_of, backends
 
 HEADER_VERSION = 1
 _CHUNK = 1 << 20
@@ -72,11 +72,12 @@ def header_of(detector: Detector, *, threads: int, device: str | None) -> dict[s
 
     It has neither a path nor a time, and nothing of how the work is shared out.
     """
-    kind = {backend.name: backend for backend in backends().values()}.get(detector.backend)
+    of_a_file = any(detector.backend == x.name for x in backends().values())
+    kind = backend_of(detector.path) if of_a_file else None
     files = [] if kind is None else [x for x in kind.files(detector.path) if x.exists()]
     name = Path(detector.path).name
-    contract = contract_of(detector.metadata, file=name, format=detector.backend)
-    engine = "torch" if kind is None else kind.needs()
+    format, engine = ("torch", "torch") if kind is None else (kind.format, kind.needs())
+    contract = contract_of(detector.metadata, file=name, format=format)
     header = {
         "header_version": HEADER_VERSION,
         "model": {"file": name, "sha256": {x.name: hash_of(x) for x in files}},

@@ -118,6 +118,9 @@ def same_bytes(args: argparse.Namespace, folder: Path) -> dict:
         output, begin = folder / f"workers{workers}", time.perf_counter()
         facts = finish(start(args, "pictures", output, "--workers", str(workers)))
         check(f"{workers} processes", facts, output, begin)
+        if len(seconds) == 1:
+            one = (time.perf_counter() - begin) * min(workers, os.cpu_count() or 1)
+            common.show(f"about {minutes_left(args, one):.0f} minutes left")
     output, begin = folder / "killed", time.perf_counter()
     rng = random.Random()
     for i in range(KILLS):
@@ -136,6 +139,16 @@ def same_bytes(args: argparse.Namespace, folder: Path) -> dict:
     if (expected["pictures"], expected["unreadable"]) != (args.pictures, args.broken):
         raise RuntimeError(f"{expected}, not {args.pictures} pictures, {args.broken} broken")
     return {"seconds": seconds, **expected}
+
+
+def minutes_left(args: argparse.Namespace, one: float) -> float:
+    """What remains after the first run, if one process takes so many seconds for all pictures."""
+    cores = os.cpu_count() or 1
+    runs = [1 / min(x, cores) for x in args.workers[1:]]
+    runs.append(1.2 / cores)  # killed, and what was under way made again
+    runs += [0.9] if args.ray else []  # on two machines, then on one
+    timed = args.repeats * args.timed / args.pictures * (1 + 1.1 + 1.1 / min(2, cores))
+    return one * (sum(runs) + timed) / 60
 
 
 def wait_for(process: subprocess.Popen, output: Path, pictures: float) -> None:
