@@ -28,6 +28,7 @@ _ANYWHERE = (
     "env",
     "get_detectron2",
     "runtime",
+    "serving",
     "tracking",
     "zoo",
 )

@@ -13,7 +13,7 @@ PACKAGE = "nanodet_d2"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("shipping", "batch"),
+    ("shipping", "batch", "serving"),
     ("benchmark",),
     ("predictor",),
     ("export", "doctor", "env"),

@@ -18,6 +18,7 @@ PAGES = {
     "projects/nanodet_plus/README.md": "generated/measured",
     "projects/nanodet_plus/ANNOTATIONS.md": "generated/annotations",
     "projects/nanodet_plus/BATCH.md": "generated/batch",
+    "projects/nanodet_plus/SERVING.md": "generated/serving",
     "projects/nanodet_plus/OFFLINE.md": "generated/offline",
     "projects/nanodet_plus/BACKBONES.md": "generated/backbones",
     "projects/nanodet_plus/DISTRIBUTED.md": "generated/distributed",

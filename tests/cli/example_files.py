@@ -17,6 +17,7 @@ from nanodet_d2.data.synthetic import make_shapes_dataset
 from tests.engine.small_training import FAST
 from tests.small_models import require
 
+PORT = 18_437  # of the server
 # Smaller and shorter than the example says: appended to it, so that it decides.
 SHORT = {
     "train my_config.py": FAST,
@@ -26,6 +27,7 @@ SHORT = {
     ],
     "benchmark": ["--rounds", "1"],
     "export": ["--input-size", "64", "96"],
+    "serve": ["--port", str(PORT)],
     "ship": [
         *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
         *("--max-ms", "10000", "--max-ap-drop", "100"),

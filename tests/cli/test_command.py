@@ -15,7 +15,7 @@ from nanodet_d2.export.verify import Mismatch
 
 VERBS = [
     *("batch", "benchmark", "check", "convert", "data", "doctor", "env", "eval"),
-    *("export", "info", "kit", "predict", "ship", "track", "train", "zoo"),
+    *("export", "info", "kit", "predict", "serve", "ship", "track", "train", "zoo"),
 ]
 
 

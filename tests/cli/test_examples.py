@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
+import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from nanodet_d2 import cli, zoo
 from nanodet_d2.cli.verb import load_verbs
-from tests.cli.example_files import shortened, write_files
+from tests.cli.example_files import PORT, shortened, write_files
 from tests.small_models import require
 
 COMMANDS = [
@@ -27,12 +33,29 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
+def require_server() -> None:
+    for name in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+        pytest.importorskip(name, reason=f"{name} not installed: pip install 'nanodet-d2[serve]'")
+
+
+def end_when_up() -> None:
+    """Send this process the signal that ends a server, when one answers."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb, example", COMMANDS)
 def test_example(verb, example, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
     monkeypatch.setenv(zoo.FOLDER, str(files / "weights"))
     program, *arguments = shlex.split(example)
+    if verb == "serve":
+        require_server()
+        threading.Thread(target=end_when_up, daemon=True).start()
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
     assert program == "nanodet-d2" and arguments[0] == verb

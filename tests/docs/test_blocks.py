@@ -40,7 +40,7 @@ RUN = [pytest.param(x, id=_name(x)) for x in [*BLOCKS, *OF_PROJECTS] if x.reason
 LARGEST_SHARE_NOT_RUN = 0.1  # of the blocks that users follow; projects' repeat measurements
 SCRIPT_STARTERS = ("python", "python3", "./python", "torchrun", "srun")
 # What neither names a verb, a target nor a script of ours.
-SHELL = ("#!/bin/bash", "cd", "export", "pip", "source")
+SHELL = ("#!/bin/bash", "cd", "curl", "export", "pip", "serve", "source")
 
 
 def parse(arguments: list[str]) -> None:
