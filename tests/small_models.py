@@ -66,8 +66,8 @@ def formats_here(kind: str = "raw") -> list[str]:
     return [x for x in found if kind == "raw" or f"kind {kind}" in formats()[x].options]
 
 
-# All formats; those whose converter takes a minute are marked slow.
-SLOW_FORMATS = ("coreml", "executorch", "litert")
+# All formats; those that are less used, or whose converter takes a minute, are marked slow.
+SLOW_FORMATS = ("coreml", "executorch", "litert", "mnn", "tensorrt")
 FORMAT_CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_FORMATS else [])
     for name in formats()

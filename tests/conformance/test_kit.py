@@ -136,6 +136,7 @@ def test_mistakes_with_split_outputs_are_named(small_models, tmp_path):
     assert judge(folder, right).finding == "raw: scores of a level are HWC in place of CHW"
 
 
+@pytest.mark.slow
 def test_mistakes_with_decoded_outputs_are_named(small_models, tmp_path):
     folder = write_kit(small_models.file("onnx", kind="decoded"), tmp_path / "kit")
     result = expected_of(folder)

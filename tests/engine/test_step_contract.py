@@ -28,7 +28,10 @@ def sample(boxes: list[list[float]]) -> dict:
     return {"image": image, "instances": instances}
 
 
-@pytest.mark.parametrize("branch", ["before it leaves", "guide", "drop", "micro-batches"])
+@pytest.mark.parametrize(
+    "branch",
+    ["before it leaves", "guide", "drop", pytest.param("micro-batches", marks=pytest.mark.slow)],
+)
 def test_a_step_reads_nothing(root: Path, branch):
     cfg = LazyConfig.load(str(root / CONFIG))
     cfg.train.device = "cpu"
