@@ -113,11 +113,10 @@ def check_resize(job: Job, resize: str) -> None:
     Raises:
         ValueError: saying what is allowed.
     """
-    wrong = [f"--kind {job.kind}"] * (job.kind == "end2end") + ["--kit"] * job.kit
-    if resize == FIT and wrong:
+    if resize == FIT and job.kind == "end2end":
         raise ValueError(
-            f"{' and '.join(wrong)} with a model whose images keep their proportions (RandomWarp "
-            "with keep_ratio=True); allowed: --kind raw and decoded, without a kit"
+            "--kind end2end with a model whose images keep their proportions (RandomWarp with "
+            "keep_ratio=True); allowed: --kind raw and decoded"
         )
 
 
