@@ -135,4 +135,4 @@ def test_a_right_port_passes_where_the_contract_says_so_alone(kit, small_models,
     assert report.same and tuple(report.checked) == STAGES, report.text()
     stretched = write(small_models, tmp_path, resize="stretch")
     report = judge(stretched, Fitted(kit).result(("tensor",)), tmp_path)
-    assert report.finding.startswith("input: letterboxed in place of stretched (in the upper left")
+    assert not report.same and report.stage == "tensor"
