@@ -49,10 +49,15 @@ VARIANTS: dict[str, list[str]] = {
     },
     "stronger augmentation": STRONG,
     "no flip": [f"{_WARP}.flip=0.0"],
-    "no colours": [
-        f"{_COLOR}.brightness=0.0",
-        f"{_COLOR}.contrast=[1.0,1.0]",
-        f"{_COLOR}.saturation=[1.0,1.0]",
+    "colours as for COCO": [
+        f"{_COLOR}.brightness=0.2",
+        f"{_COLOR}.contrast=[0.6,1.4]",
+        f"{_COLOR}.saturation=[0.5,1.2]",
+    ],
+    "half of these colours": [
+        f"{_COLOR}.brightness=0.1",
+        f"{_COLOR}.contrast=[0.8,1.2]",
+        f"{_COLOR}.saturation=[0.75,1.1]",
     ],
     "average of the last 20 %": ["train.ema.settings.window=0.2"],
     "average of the last 5 %": ["train.ema.settings.window=0.05"],

@@ -4,10 +4,11 @@ from .nanodet_plus_m_416 import data, dataloader, lr_multiplier, model, optimize
 
 dataloader.train.total_batch_size = 4  # in so short a training it is the steps that count
 # Close to what the weights were made for: there is no time to get used to more.
-_warp = dataloader.train.mapper.augmentations[0]
+_warp, _color = dataloader.train.mapper.augmentations
 _warp.scale = (0.9, 1.1)
 _warp.stretch = ((0.95, 1.05), (0.95, 1.05))
 _warp.translate = 0.05
+_color.brightness, _color.contrast, _color.saturation = 0.0, (1.0, 1.0), (1.0, 1.0)  # none
 model.freeze_norm = True  # released weights have theirs folded
 model.aux_head = None  # released weights have none, and it would learn for longer than this takes
 optimizer.lr = 5e-4
