@@ -55,6 +55,17 @@ def isolated(name: str) -> bool:
     return environment is not None and environment.ready
 
 
+def formats_here(kind: str = "raw") -> list[str]:
+    """Formats whose files of a kind can be written and run on this machine."""
+    found = []
+    for name, format in formats().items():
+        packages = () if isolated(name) else format.packages
+        needed = [*packages, format.backend.needs()]
+        if all(importlib.util.find_spec(x) for x in needed):
+            found.append(name)
+    return [x for x in found if kind == "raw" or f"kind {kind}" in formats()[x].options]
+
+
 # All formats; those whose converter takes a minute are marked slow.
 SLOW_FORMATS = ("coreml", "executorch", "litert")
 FORMAT_CASES = [
