@@ -133,8 +133,9 @@ def vote(rows: np.ndarray, kept: list[int], x: ExportMetadata) -> np.ndarray:
     found = rows[kept]
     if x.vote_above is not None:
         columns = (rows[:, :4], rows[:, 4], rows[:, 5])
+        limits = (x.nms_threshold, x.vote_above, x.vote_power)
         is_full = len(kept) == x.max_detections
-        found[:, :4] = decode_numpy.vote(*columns, kept, x.nms_threshold, x.vote_above, is_full)
+        found[:, :4] = decode_numpy.vote(*columns, kept, *limits, is_full)
     return found
 
 

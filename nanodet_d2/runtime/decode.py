@@ -116,9 +116,9 @@ def _vote(
     above = max(metadata.nms_threshold, metadata.vote_threshold)
     votes = overlap[owner, np.arange(len(rest))] > above
     owner, voter = owner[votes], rest[votes]
-    weights = scores[kept].astype(np.float64)
-    sums = boxes[kept] * weights[:, None]
-    shares = scores[voter].astype(np.float64)
+    shares = (scores[voter].astype(np.float64) / scores[kept[owner]]) ** metadata.vote_power
+    weights = np.ones(len(kept))
+    sums = boxes[kept].astype(np.float64)
     np.add.at(sums, owner, boxes[voter] * shares[:, None])
     np.add.at(weights, owner, shares)
     return (sums / weights[:, None]).astype(np.float32)

@@ -118,7 +118,8 @@ def test_ties_limits_and_empty_boxes(replay, kits, tmp_path, nms):
         corners.tofile(folder / "0.bin")
         scores.tofile(folder / "1.bin")
         limit = int(generator.integers(1, 200))
-        fields = dict(max_detections=limit, score_threshold=0.45, nms=nms)
+        power = (8.0, 1.0, 0.5)[case % 3]
+        fields = dict(max_detections=limit, score_threshold=0.45, nms=nms, vote_power=power)
         path = changed(kit, folder / "contract.json", **fields)
         done = run(replay, folder, path, kit / "picture_0.ppm")
         (found,) = pictures_of(done).values()
@@ -126,8 +127,8 @@ def test_ties_limits_and_empty_boxes(replay, kits, tmp_path, nms):
         kept = suppress(boxes, labels, contract["nms_threshold"], limit)
         moved = boxes[kept]
         if nms == "voting" and kept:
-            thresholds = contract["nms_threshold"], contract["vote_threshold"]
-            moved = vote(boxes, best, labels, kept, *thresholds, len(kept) == limit)
+            thresholds = (contract[f"{x}_threshold"] for x in ("nms", "vote"))
+            moved = vote(boxes, best, labels, kept, *thresholds, power, len(kept) == limit)
         image = cv2.imread(str(kit / "picture_0.png"))
         scale = np.tile([image.shape[1] / 64, image.shape[0] / 96], 2).astype(np.float32)
         most = np.tile([image.shape[1], image.shape[0]], 2)

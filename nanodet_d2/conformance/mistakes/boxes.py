@@ -62,14 +62,6 @@ def _suppressed_by_all(rows: np.ndarray, case: Case) -> np.ndarray:
     return stages.vote(rows, kept, case.x)
 
 
-def _equal_votes(rows: np.ndarray, case: Case) -> np.ndarray:
-    """Votes that all weigh the same; scores stay."""
-    x = case.x
-    found = stages.suppress(rows * [1, 1, 1, 1, 0, 1] + [0, 0, 0, 0, 1, 0], x)
-    found[:, 4] = stages.suppress(rows, x)[:, 4]
-    return found
-
-
 SUPPRESS = Step(
     lambda rows, case: stages.suppress(rows, case.x),
     {
@@ -83,7 +75,8 @@ SUPPRESS = Step(
         "NMS: no voting": _with(nms="plain"),
         "NMS: voting, where the contract has none": _with(nms="voting"),
         "NMS: votes of all that a box suppresses, whatever their IoU": _with(vote_threshold=0.0),
-        "NMS: votes not weighted by their scores": _equal_votes,
+        "NMS: votes not weighted by their scores": _with(vote_power=0.0),
+        "NMS: votes weighted by their scores, not by a power of them": _with(vote_power=1.0),
         **{
             f"NMS: other IoU threshold, about {i / _GRID:g} in place of {{x.nms_threshold:g}}":
                 _with(nms_threshold=i / _GRID)

@@ -42,6 +42,7 @@ struct Contract {
   std::size_t max_detections = 0;
   bool voting = false;                  // whether kept boxes move to the mean of what they suppress
   float vote_threshold = 0;             // IoU above which a suppressed box counts for it
+  double vote_power = 0;                // of scores, which are the weights
 };
 
 // A picture, or its part: rows of BGR bytes, `step` bytes from one row to the next.
@@ -322,20 +323,20 @@ inline float iou(const Box& a, const Box& b) {
 }
 
 // A kept box, and what it becomes by voting: the mean of itself and of what it suppressed, weighted
-// by scores (Gidaris and Komodakis 2015).
+// by powers of their scores (after Gidaris and Komodakis 2015). Its own weight is 1.
 struct Kept {
   Box box;
-  double weight = 0, x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+  double weights = 0, x0 = 0, y0 = 0, x1 = 0, y1 = 0;
 
-  void add(const Box& vote) {
-    const double score = vote.score;
-    weight += score;
-    x0 += score * vote.x0, y0 += score * vote.y0, x1 += score * vote.x1, y1 += score * vote.y1;
+  void add(const Box& vote, double power) {
+    const double weight = std::pow(double(vote.score) / box.score, power);
+    weights += weight;
+    x0 += weight * vote.x0, y0 += weight * vote.y0, x1 += weight * vote.x1, y1 += weight * vote.y1;
   }
   Box mean() const {
     Box out = box;
-    out.x0 = float(x0 / weight), out.y0 = float(y0 / weight);
-    out.x1 = float(x1 / weight), out.y1 = float(y1 / weight);
+    out.x0 = float(x0 / weights), out.y0 = float(y0 / weights);
+    out.x1 = float(x1 / weights), out.y1 = float(y1 / weights);
     return out;
   }
 };
@@ -355,9 +356,9 @@ inline std::vector<Box> suppress(std::vector<Candidate> found, const std::vector
     });
     if (better == kept.end()) {
       kept.push_back({box});
-      if (contract.voting) kept.back().add(box);
+      if (contract.voting) kept.back().add(box, contract.vote_power);
     } else if (contract.voting && iou(better->box, box) > contract.vote_threshold) {
-      better->add(box);
+      better->add(box, contract.vote_power);
     }
   }
   std::vector<Box> boxes;
