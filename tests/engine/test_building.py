@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ def test_all_convolutions_but_strided_ones_of_few_channels_have_the_layout():
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_a_strided_convolution_of_three_channels_is_trained():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", TRAIN], capture_output=True)
     assert done.returncode == 0, done.stderr

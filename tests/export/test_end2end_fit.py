@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from nanodet_d2.data.shapes import draw_picture
 from nanodet_d2.export.end2end import _before
@@ -60,6 +61,7 @@ def missing(some: Detections, others: Detections) -> int:
     return int((~(same & (gaps < 1) & (scores < 0.01)).any(axis=1)).sum())
 
 
+@pytest.mark.slow
 def test_the_graph_finds_what_the_detector_finds(make_job):
     detectors = []
     for kind in ("decoded", "end2end"):

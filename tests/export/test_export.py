@@ -94,15 +94,14 @@ def test_matrix_of_kinds(make_job, case, kind):
     check(export(loaded, job), loaded, job)
 
 
-@pytest.mark.parametrize("kind", ["decoded", "end2end"])
+@pytest.mark.parametrize("kind", [pytest.param("decoded", marks=pytest.mark.slow), "end2end"])
 def test_kinds_of_one_network(make_job, kind):
     loaded, job = make_job(formats=["onnx", "openvino"], kind=kind)
     check(export(loaded, job), loaded, job)
 
 
-@pytest.mark.parametrize(
-    "formats", [["torchscript"], pytest.param(["onnx", "openvino", "mnn"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("formats", [["torchscript"], ["onnx", "openvino", "mnn"]])
 def test_dynamic_sizes_and_batches(make_job, formats):
     written = export(*make_job(formats=formats, dynamic=True))
     assert len(written) == len(formats)
@@ -144,6 +143,7 @@ def test_litert_takes_images_as_phones_have_them(make_job):
         assert given["shape"].tolist() == [1, 96, 64, 3]
 
 
+@pytest.mark.slow
 def test_ncnn_has_the_official_blobs(make_job):
     (written,) = export(*make_job(formats=["ncnn"], classes=5))
     runtime = open_backend(written.path)

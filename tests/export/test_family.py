@@ -107,6 +107,7 @@ def check(loaded, job) -> None:
         assert boxes.min() >= 0 and (boxes.max(axis=0) <= [160, 70, 160, 70]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXED)
 def test_mixed_parts_train_and_export(name, config_of, make_job):
     train_a_step(config_of(name))
