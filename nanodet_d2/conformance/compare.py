@@ -14,7 +14,7 @@ import numpy as np
 from nanodet_d2.runtime.decode_numpy import iou_with
 from nanodet_d2.runtime.metadata import ExportMetadata
 
-from .stages import ROWS, level_slices, levels
+from .stages import ROWS, level_slices, levels, placement
 
 GREY = 1.01  # grey levels of a tensor's values, before normalisation
 STEP = 8.0  # grey levels, 255 / 32, where a position is halfway between two steps: either is right
@@ -83,16 +83,18 @@ def compare(
 
 def _allowed_grey(x: ExportMetadata, image_size: Sequence[int]) -> np.ndarray:
     """(H, W) grey levels."""
-    rows, columns = (
-        np.where(_halfway(size, out), STEP, 0.0)
-        for size, out in zip(image_size, (x.input.height, x.input.width))
+    columns, rows = (
+        np.where(_halfway(out, scale, shift), STEP, 0.0)
+        for out, scale, shift in zip((x.input.width, x.input.height), *placement(x, image_size))
     )
     return GREY + rows[:, None] + columns
 
 
-def _halfway(size: int, out: int) -> np.ndarray:
-    """(out,) bool: which output positions i * size / out are halfway between two 1/32 pixels."""
-    return np.arange(out) * size * 64 % (2 * out) == out
+def _halfway(out: int, scale: float, shift: float) -> np.ndarray:
+    """(out,) bool: which output positions are halfway between two 1/32 pixels of the picture."""
+    halves = 64 * (np.arange(out) - shift) / scale
+    whole = np.rint(halves)
+    return (np.abs(halves - whole) < 1e-6) & (whole % 2 == 1)
 
 
 def _allowed_raw(x: ExportMetadata) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of
 from nanodet_d2.runtime.images import load_image
-from nanodet_d2.runtime.metadata import STRETCH, ExportMetadata
+from nanodet_d2.runtime.metadata import ExportMetadata
 
 from . import stages
 from .contract import CONTRACT_FILE, contract_of, read_contract
@@ -85,8 +85,6 @@ def write_kit(
     """
     detector = Detector(model, num_threads=1, metadata=metadata, input_size=input_size)
     x = detector.metadata
-    if x.input.resize != STRETCH:
-        raise ValueError(f"{model} fits images into its input; kits are of files that stretch them")
     if not x.output_axes:
         raise ValueError(
             f"{model}: its metadata has outputs {', '.join(x.outputs)}; needed for kind {x.kind}: "

@@ -115,7 +115,7 @@ def recognise(
     Args:
         right: the last stage before that is known to be right, if any.
     """
-    start, steps = steps_to(stage, right, x.kind)
+    start, steps = steps_to(stage, right, x)
     rows = [one.found for one in seen] if stage in ROWS else []
     lowest = min((float(found[:, 4].min()) for found in rows if len(found)), default=None)
     most = max(map(len, rows), default=0)

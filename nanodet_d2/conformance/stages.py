@@ -19,7 +19,8 @@ import numpy as np
 from nanodet_d2.runtime import decode_numpy
 from nanodet_d2.runtime.checks import expected_shapes
 from nanodet_d2.runtime.detections import in_image
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import FIT, ExportMetadata
+from nanodet_d2.runtime.preprocess import fit_of
 
 STAGES = ("tensor", "raw", "candidates", "kept", "boxes")
 ROWS = ("candidates", "kept", "boxes")  # stages of rows
@@ -28,6 +29,16 @@ FREE = -1  # in a shape: as many as there are
 
 def stages_of(x: ExportMetadata) -> tuple[str, ...]:
     return ("boxes",) if x.kind == "end2end" else STAGES
+
+
+def placement(
+    x: ExportMetadata, size: Sequence[int]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where a picture of (height, width) lies in the input: factors of x and y, and then shifts."""
+    if x.input.resize == FIT:
+        fit = fit_of(size[0], size[1], x.input.height, x.input.width)
+        return (fit.factor, fit.factor), fit.shift
+    return (x.input.width / size[1], x.input.height / size[0]), (0.0, 0.0)
 
 
 def levels(x: ExportMetadata) -> list[tuple[int, int]]:
@@ -122,8 +133,9 @@ def vote(rows: np.ndarray, kept: list[int], x: ExportMetadata) -> np.ndarray:
     found = rows[kept]
     if x.vote_above is not None:
         columns = (rows[:, :4], rows[:, 4], rows[:, 5])
+        limits = (x.nms_threshold, x.vote_above, x.vote_power)
         is_full = len(kept) == x.max_detections
-        found[:, :4] = decode_numpy.vote(*columns, kept, x.nms_threshold, x.vote_above, is_full)
+        found[:, :4] = decode_numpy.vote(*columns, kept, *limits, is_full)
     return found
 
 

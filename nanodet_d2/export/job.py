@@ -114,7 +114,7 @@ def check_resize(job: Job, resize: str) -> None:
         ValueError: saying what is allowed.
     """
     stretching = [name for name in job.formats if not find_format(name).fits_images]
-    wrong = [f"--format {', '.join(stretching)}"] * bool(stretching) + ["--kit"] * job.kit
+    wrong = [f"--format {', '.join(stretching)}"] * bool(stretching)
     if job.kind == "end2end":
         rough = [name for name in job.formats if not find_format(name).has_float64]
         wrong += [f"--kind end2end of {', '.join(rough)}"] * bool(rough)
@@ -124,7 +124,7 @@ def check_resize(job: Job, resize: str) -> None:
         raise ValueError(
             f"{' and '.join(wrong)} with a model whose images keep their proportions (RandomWarp "
             f"with keep_ratio=True); allowed: --kind raw and decoded of "
-            f"{', '.join(fitting)}, end2end of {', '.join(exact)}, without a kit"
+            f"{', '.join(fitting)}, end2end of {', '.join(exact)}"
         )
 
 

@@ -127,6 +127,7 @@ def describe_model(
         max_detections=model.select["max_detections"],
         nms=model.select["nms"],
         vote_threshold=model.select["vote_thresh"],
+        vote_power=float(model.select["vote_power"]),
         versions=versions(),
         checkpoint_sha256=checkpoint_sha256,
         prior_offset=float(getattr(model.head, "prior_offset", 0.0)),

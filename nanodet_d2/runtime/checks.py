@@ -29,6 +29,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nms_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
     "nms": (lambda x: x in NMS, " or ".join(NMS)),
     "vote_threshold": (lambda x: 0 <= x <= 1, "0 to 1"),
+    "vote_power": (lambda x: 0 <= x <= 100, "0 to 100"),
     "max_detections": (lambda x: x >= 1, "1 or more"),
     "height": (lambda x: x >= 1, "1 or more"),
     "width": (lambda x: x >= 1, "1 or more"),

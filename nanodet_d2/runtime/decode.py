@@ -103,34 +103,32 @@ def _vote(
     kept: np.ndarray,
     metadata: ExportMetadata,
 ) -> np.ndarray:
-    """Boxes (len(kept), 4) that were kept, moved by those that they suppressed: all pairs of a kept
-    box and a candidate of its class at once."""
+    """Boxes (K, 4) that were kept, moved by those that they suppressed: all pairs of a kept box and
+    another candidate at once."""
     if not len(kept):
         return boxes[kept]
     is_full = len(kept) == metadata.max_detections
     is_free = np.ones(kept[-1] if is_full else len(boxes), dtype=bool)
     is_free[kept[kept < len(is_free)]] = False
     rest = np.flatnonzero(is_free)
-    owner, voter = np.nonzero(classes[kept][:, None] == classes[rest])
-    voter = rest[voter]
-    overlap = _iou(boxes[kept[owner]], boxes[voter])
-    for_nms = overlap > metadata.nms_threshold
-    owner, voter, overlap = owner[for_nms], voter[for_nms], overlap[for_nms]
-    # The pairs come in the order of the kept boxes: the first of a candidate is its owner's.
-    first = np.unique(voter, return_index=True)[1]
-    first = first[overlap[first] > metadata.vote_threshold]
-    owner, voter = owner[first], voter[first]
-    weights = scores[kept].astype(np.float64)
-    sums = boxes[kept] * weights[:, None]
-    votes = scores[voter].astype(np.float64)
-    np.add.at(sums, owner, boxes[voter] * votes[:, None])
-    np.add.at(weights, owner, votes)
+    overlap = _iou(boxes[kept], boxes[rest]) * (classes[kept][:, None] == classes[rest])
+    owner = (overlap > metadata.nms_threshold).argmax(axis=0)  # the first, which is the best
+    above = max(metadata.nms_threshold, metadata.vote_threshold)
+    votes = overlap[owner, np.arange(len(rest))] > above
+    owner, voter = owner[votes], rest[votes]
+    shares = (scores[voter].astype(np.float64) / scores[kept[owner]]) ** metadata.vote_power
+    weights = np.ones(len(kept))
+    sums = boxes[kept].astype(np.float64)
+    np.add.at(sums, owner, boxes[voter] * shares[:, None])
+    np.add.at(weights, owner, shares)
     return (sums / weights[:, None]).astype(np.float32)
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (K,) of boxes (K, 4) with boxes (K, 4); as ``iou_with``."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    overlap = sides.clip(min=0).prod(axis=1)
-    areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)
+    """Intersection over union (K, M) of boxes (K, 4) and (M, 4); to the bits of ``iou_with``."""
+    a, b = a.T[:, :, None], b.T[:, None]  # (4, K, 1) and (4, 1, M): four planes each
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
     return overlap / np.maximum(areas - overlap, 1e-9)

@@ -21,7 +21,8 @@ check`` tells. The steps:
    threshold. Where as many were kept as are wanted, those that come after the last kept one belong
    to none, as NMS ended before them. A kept box becomes the mean of itself and of its own
    candidates whose IoU with it is above ``vote_threshold``, all as they were before, weighted by
-   their scores. Its score, class and place in the order stay.
+   their scores to the power ``vote_power``. (Divided by the kept box's score first, which changes
+   no mean, its own weight is 1.) Its score, class and place in the order stay.
 5. Boxes are pixels of the network's input. Times ``image size / input size`` they are pixels of the
    image, which was stretched. (One that was fitted has one factor, and a shift of part of a pixel.)
 
@@ -71,6 +72,7 @@ def select(
     nms_threshold: float,
     max_detections: int,
     vote_threshold: float | None = None,
+    vote_power: float = 8.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class-wise NMS of scores (P, C) and boxes (P, 4); plain, or with a threshold by voting.
 
@@ -82,7 +84,8 @@ def select(
     found = boxes[kept]
     if vote_threshold is not None:
         is_full = len(kept) == max_detections
-        found = vote(boxes, scores, classes, kept, nms_threshold, vote_threshold, is_full)
+        limits = (nms_threshold, vote_threshold, vote_power)
+        found = vote(boxes, scores, classes, kept, *limits, is_full)
     return found, scores[kept], classes[kept]
 
 
@@ -118,6 +121,7 @@ def vote(
     kept: list[int],
     nms_threshold: float,
     vote_threshold: float,
+    vote_power: float,
     is_full: bool,
 ) -> np.ndarray:
     """Boxes that NMS kept, moved by those that they suppressed.
@@ -140,7 +144,7 @@ def vote(
         free[own[overlap > nms_threshold]] = False  # they belong to this one
         voters = own[(overlap > nms_threshold) & (overlap > vote_threshold)]
         some = np.concatenate([[best], voters])
-        weights = scores[some].astype(np.float64)
+        weights = (scores[some].astype(np.float64) / scores[best]) ** vote_power
         moved[i] = weights @ boxes[some].astype(np.float64) / weights.sum()
     return moved
 
@@ -156,6 +160,7 @@ def detect(
     max_detections: int,
     vote_threshold: float | None = None,
     prior_offset: float = 0.0,
+    vote_power: float = 8.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
     num_classes = raw.shape[1] - 4 * (reg_max + 1)
@@ -163,5 +168,5 @@ def detect(
     some = raw[:, :num_classes].max(axis=1) > score_threshold
     raw, priors = raw[some], make_priors(height, width, strides, prior_offset)[some]
     boxes = decode_boxes(raw[:, num_classes:], priors, height, width)
-    limits = (score_threshold, nms_threshold, max_detections, vote_threshold)
+    limits = (score_threshold, nms_threshold, max_detections, vote_threshold, vote_power)
     return select(raw[:, :num_classes], boxes, *limits)

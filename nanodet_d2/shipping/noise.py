@@ -51,10 +51,14 @@ def ap_on(evaluation: Any, chosen: np.ndarray) -> float:
 
 
 def drop_noise(before: Any, after: Any, *, draws: int = DRAWS) -> float:
-    """By how much the loss of AP from one evaluation to another on the same pictures may be off:
-    ``SURE`` standard deviations over the draws."""
+    """By how much the loss of AP from one evaluation to another on the same pictures may be off."""
+    return SURE * drop_deviation(before, after, draws=draws)
+
+
+def drop_deviation(before: Any, after: Any, *, draws: int = DRAWS) -> float:
+    """The standard deviation of that loss over the draws, which estimates its standard error."""
     pictures = len(before.params.imgIds)
     rng = np.random.default_rng(0)
     chosen = [rng.integers(0, pictures, pictures) for _ in range(draws)]
     drops = [ap_on(before, some) - ap_on(after, some) for some in chosen]
-    return SURE * float(np.std(drops))
+    return float(np.std(drops))

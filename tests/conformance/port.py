@@ -151,7 +151,7 @@ class Port:
         return [*box, *votes[0][4:]]
 
     def weight(self, one: list[float]) -> float:
-        return one[4]
+        return one[4] ** self.contract["vote_power"]
 
     def factors(self, height: int, width: int) -> tuple[float, float]:
         return width / self.width, height / self.height

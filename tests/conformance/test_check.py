@@ -278,6 +278,11 @@ class EqualVotes(Port):
         return 1.0
 
 
+class ScoresAsWeights(Port):
+    def weight(self, one):
+        return one[4]
+
+
 MISTAKES = {
     SwappedChannels: "input: channels swapped",
     MeanForDeviation: "input: normalised with mean and deviation exchanged",
@@ -349,6 +354,7 @@ def voting_kit(small_models, tmp_path_factory) -> Path:
 VOTING_MISTAKES = {
     NoVoting: "NMS: no voting",
     EqualVotes: "NMS: votes not weighted by their scores",
+    ScoresAsWeights: "NMS: votes weighted by their scores, not by a power of them",
     AcrossClasses: "NMS: across classes",
 }
 

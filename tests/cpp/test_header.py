@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from nanodet_d2.conformance import write_kit
+from nanodet_d2.runtime.backends import backend_of
 from nanodet_d2.runtime.checks import FIXED
 from nanodet_d2.runtime.decode_numpy import candidates, suppress, vote
 from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription
-from nanodet_d2.runtime.preprocess import normalize, stretch
+from nanodet_d2.runtime.preprocess import prepare
 from tests.cpp.programs import SOURCES, compile_replay, judge, pictures_of, run, write_outputs
 
 KITS = [("onnx", "raw"), ("onnx", "decoded"), ("ncnn", "raw")]
@@ -43,16 +44,32 @@ def kits(small_models, tmp_path_factory):
 @pytest.mark.parametrize("format, kind", KITS)
 def test_it_passes_the_kit(replay, kits, tmp_path, format, kind):
     """All stages, in the three forms that outputs have; boxes within the check's own limits."""
-    kit, pictures = kits(format, kind), {}
+    passes(replay, kits(format, kind), tmp_path)
+
+
+def passes(replay: Path, kit: Path, folder: Path) -> None:
+    pictures = {}
     for path in sorted(kit.glob("*.ppm")):
-        outputs = write_outputs(kit, path.stem, tmp_path / path.stem)
-        done = run(replay, outputs, kit / "contract.json", path, "--stages", tmp_path)
+        outputs = write_outputs(kit, path.stem, folder / path.stem)
+        done = run(replay, outputs, kit / "contract.json", path, "--stages", folder)
         pictures |= pictures_of(done)
-    report = judge(kit, pictures, tmp_path)
+    report = judge(kit, pictures, folder)
     assert report.same, report.sentence
     assert list(report.checked) == ["tensor", "raw", "boxes"]
     assert max(report.checked.values()) < 1e-3
     assert all(len(x["boxes"]) > 5 for x in pictures.values())
+
+
+@pytest.mark.parametrize("format, kind", KITS)
+def test_it_passes_the_kit_of_a_model_that_keeps_proportions(
+    replay, small_models, tmp_path, format, kind
+):
+    """With priors in the middle of their cells, as those models have them."""
+    model = small_models.file(format, kind=kind)
+    facts = json.loads(backend_of(model).metadata_path(model).read_text())
+    facts |= {"prior_offset": 0.5, "input": {**facts["input"], "resize": "fit"}}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    passes(replay, write_kit(model, tmp_path / "kit", metadata=tmp_path / "facts.json"), tmp_path)
 
 
 def changed(kit: Path, target: Path, **fields) -> Path:
@@ -62,8 +79,9 @@ def changed(kit: Path, target: Path, **fields) -> Path:
     return target
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (37, 3), (96, 64), (500, 333)])
-def test_pictures_of_any_size(replay, kits, tmp_path, size):
+@pytest.mark.parametrize("resize", ["stretch", "fit"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (37, 3), (96, 64), (500, 333), (199, 450)])
+def test_pictures_of_any_size(replay, kits, tmp_path, size, resize):
     """The input is that of the runtime, to the last grey level, RGB as well."""
     kit = kits("onnx", "raw")
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -73,14 +91,13 @@ def test_pictures_of_any_size(replay, kits, tmp_path, size):
     for order in ("BGR", "RGB"):
         given = {"mean": [10.5, 20.0, 30.25], "std": [50.0, 60.5, 70.0]}
         fields = {f"input_{key}": value for key, value in given.items()}
-        contract = changed(kit, tmp_path / "contract.json", input_channel_order=order, **fields)
+        fields |= {"input_channel_order": order, "input_resize": resize}
+        contract = changed(kit, tmp_path / "contract.json", **fields)
         pictures_of(run(replay, outputs, contract, picture, "--stages", tmp_path))
-        x = InputDescription(
-            "data", 96, 64, False, order, tuple(given["mean"]), tuple(given["std"])
-        )
+        colours = tuple(given["mean"]), tuple(given["std"])
+        x = InputDescription("data", 96, 64, False, order, *colours, resize=resize)
         found = np.fromfile(tmp_path / "picture_0.ppm.tensor.bin", "<f4").reshape(3, 96, 64)
-        expected = normalize(stretch(image, 96, 64), x)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, prepare(image, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("nms", ["plain", "voting"])
@@ -101,7 +118,8 @@ def test_ties_limits_and_empty_boxes(replay, kits, tmp_path, nms):
         corners.tofile(folder / "0.bin")
         scores.tofile(folder / "1.bin")
         limit = int(generator.integers(1, 200))
-        fields = dict(max_detections=limit, score_threshold=0.45, nms=nms)
+        power = (8.0, 1.0, 0.5)[case % 3]
+        fields = dict(max_detections=limit, score_threshold=0.45, nms=nms, vote_power=power)
         path = changed(kit, folder / "contract.json", **fields)
         done = run(replay, folder, path, kit / "picture_0.ppm")
         (found,) = pictures_of(done).values()
@@ -109,8 +127,8 @@ def test_ties_limits_and_empty_boxes(replay, kits, tmp_path, nms):
         kept = suppress(boxes, labels, contract["nms_threshold"], limit)
         moved = boxes[kept]
         if nms == "voting" and kept:
-            thresholds = contract["nms_threshold"], contract["vote_threshold"]
-            moved = vote(boxes, best, labels, kept, *thresholds, len(kept) == limit)
+            thresholds = (contract[f"{x}_threshold"] for x in ("nms", "vote"))
+            moved = vote(boxes, best, labels, kept, *thresholds, power, len(kept) == limit)
         image = cv2.imread(str(kit / "picture_0.png"))
         scale = np.tile([image.shape[1] / 64, image.shape[0] / 96], 2).astype(np.float32)
         most = np.tile([image.shape[1], image.shape[0]], 2)
@@ -128,11 +146,12 @@ REFUSED = {
     "other version": (dict(contract_version=2), "another contract_version; allowed: 1 to 1"),
     "letterbox": (
         dict(input_resize="letterbox"),
-        "has input_resize letterbox; allowed: stretch",
+        "has input_resize letterbox; allowed: stretch, fit",
     ),
     "half-pixel centres": (dict(input_pixel_offset=0.5), "another input_pixel_offset"),
     "across classes": (dict(nms_scope="all"), "has nms_scope all; allowed: class"),
     "end2end": (dict(kind="end2end"), "has kind end2end; allowed: raw, decoded"),
+    "priors elsewhere": (dict(prior_offset=2), "another prior_offset; allowed: 0 to 1"),
     "no classes": (dict(class_names=[]), "has no class_names"),
     "a number for a text": (dict(input_name=3), "another input_name; allowed: a text"),
     "a stride of 0": (dict(strides=[0, 16]), "another strides; allowed: 1 to 1024"),

@@ -75,7 +75,7 @@ def test_a_file_from_before_these_fields_is_read(small_models, kind, axes, dtype
            "score_comparison", "prior_order", "prior_offset", "box_form", "box_unit", "box_sides",
            "box_clip", "nms_scope", "nms_rivals", "nms_comparison", "nms_order", "nms_limit",
            "empty_boxes", "nms", "vote_threshold", "vote_comparison", "vote_owner", "vote_scope",
-           "vote_weight")  # fmt: skip
+           "vote_weight", "vote_power")  # fmt: skip
     new_of_input = ("axes", "dtype", "interpolation", "pixel_offset", "position_steps",
                     "position_rounding", "border", "value_rounding")  # fmt: skip
     for name in new:

@@ -87,6 +87,7 @@ def test_missing_field_of_the_input_is_named(metadata):
         ("nms", "soft", "plain or voting"),
         ("vote_threshold", 1.1, "0 to 1"),
         ("vote_weight", "one", "score"),
+        ("vote_power", -1, "0 to 100"),
         ("precision", "float8", "float32, float16, int8, int8_float16"),
         ("calibration_images", -1, "0 or more"),
         ("input.size_divisor", 0, "1 or more"),

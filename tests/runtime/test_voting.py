@@ -19,7 +19,9 @@ from tests.runtime.test_decode import describe
 LIMITS = dict(score_threshold=0.05, nms_threshold=0.6, max_detections=100)
 
 
-def slowly(scores, boxes, *, score_threshold, nms_threshold, max_detections, vote_threshold):
+def slowly(
+    scores, boxes, *, score_threshold, nms_threshold, max_detections, vote_threshold, vote_power
+):
     """The rule word by word, box by box, in Python's numbers."""
     candidates = [
         (float(scores[p, c]), p, c)
@@ -49,8 +51,9 @@ def slowly(scores, boxes, *, score_threshold, nms_threshold, max_detections, vot
     found = []
     for best, own in kept:
         near = [x for x in own if iou(corners[best[1]], corners[x[1]]) > vote_threshold]
-        total = sum(x[0] for x in [best, *near])
-        box = [sum(x[0] * corners[x[1]][i] for x in [best, *near]) / total for i in range(4)]
+        votes = [(x[0] ** vote_power, corners[x[1]]) for x in [best, *near]]
+        total = sum(weight for weight, _ in votes)
+        box = [sum(weight * corner[i] for weight, corner in votes) / total for i in range(4)]
         found.append((box, best[0], best[2]))
     return found
 
@@ -86,12 +89,13 @@ def by_torch(scores, boxes, x):
         max_detections=x.max_detections,
         nms="voting",
         vote_thresh=x.vote_threshold,
+        vote_power=x.vote_power,
     )
     return found.pred_boxes.tensor.numpy(), found.scores.numpy(), found.pred_classes.numpy()
 
 
 def all_three(scores, boxes, x):
-    limits = (x.score_threshold, x.nms_threshold, x.max_detections, x.vote_above)
+    limits = (x.score_threshold, x.nms_threshold, x.max_detections, x.vote_above, x.vote_power)
     return {
         "plain to port": decode_numpy.select(scores, boxes, *limits),
         "fast": find([boxes, scores], x),
@@ -102,7 +106,7 @@ def all_three(scores, boxes, x):
 def assert_same(scores, boxes, **changed) -> int:
     """All give the same as the slow one, in the same order; returns how many boxes moved."""
     x = describe("decoded", scores.shape[1], nms="voting", **changed)
-    limits = {k: getattr(x, k) for k in (*LIMITS, "vote_threshold")}
+    limits = {k: getattr(x, k) for k in (*LIMITS, "vote_threshold", "vote_power")}
     expected = slowly(scores, boxes, **limits)
     for name, found in all_three(scores, boxes, x).items():
         assert found[0].shape == (len(expected), 4) and found[0].dtype == np.float32, name
@@ -131,6 +135,11 @@ def test_any_pair_of_thresholds(thresholds):
     nms, vote = thresholds
     moved = assert_same(*crowd(0, 2, 120), nms_threshold=nms, vote_threshold=vote)
     assert (moved > 0) == (vote < 1)
+
+
+@pytest.mark.parametrize("power", [0, 0.5, 1, 2, 16, 100])
+def test_any_power(power):
+    assert assert_same(*crowd(2, 2, 120), vote_power=power) > 0
 
 
 @pytest.mark.parametrize("steps, empty", [(4, 0.0), (20, 0.2), (0, 1.0)])
@@ -164,18 +173,27 @@ def test_by_hand():
     scores = np.zeros((6, 2), np.float32)
     scores[[0, 1, 2, 3, 5], 0] = 0.75, 0.5, 0.25, 0.25, 0.125
     scores[4, 1] = 0.5
-    x = describe("decoded", 2, nms="voting")
-    for name, (found, confidence, label) in all_three(scores, boxes, x).items():
-        expected = [[0, 0, 10, 9.2], [0, 0, 10, 9], [0, 0, 10, 4], [30, 30, 40, 40]]
-        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)  # 11.5 / 1.25 = 9.2
-        assert confidence.tolist() == [0.75, 0.5, 0.25, 0.125] and label.tolist() == [0, 1, 0, 0]
+    lower = {1: 11.5 / 1.25, 2: (5.625 + 2) / 0.8125, 4: (81 * 10 + 16 * 8) / 97}
+    for power, edge in lower.items():
+        x = describe("decoded", 2, nms="voting", vote_power=power)
+        for name, (found, confidence, label) in all_three(scores, boxes, x).items():
+            expected = [[0, 0, 10, edge], [0, 0, 10, 9], [0, 0, 10, 4], [30, 30, 40, 40]]
+            np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+            assert confidence.tolist() == [0.75, 0.5, 0.25, 0.125]
+            assert label.tolist() == [0, 1, 0, 0]
+
+
+def test_the_shipped_rule():
+    """What the README's figures are of."""
+    x = describe("decoded", 1)
+    assert (x.nms, x.vote_threshold, x.vote_power) == ("plain", 0.65, 8.0)
 
 
 def test_what_comes_after_the_last_kept_one_does_not_vote():
     boxes = np.float32([[0, 0, 10, 10], [30, 30, 40, 40], [0, 0, 10, 8]])
     scores = np.float32([[0.75], [0.6], [0.5]])
     for limit, bottom in ((1, 10.0), (2, 10.0), (3, 9.2)):
-        x = describe("decoded", 1, nms="voting", max_detections=limit)
+        x = describe("decoded", 1, nms="voting", vote_power=1, max_detections=limit)
         for name, (found, *_) in all_three(scores, boxes, x).items():
             assert found[0].tolist() == pytest.approx([0, 0, 10, bottom]), (name, limit)
 
@@ -193,7 +211,7 @@ def test_endless_boxes_do_not_cost_the_others():
     boxes = np.float32([[0, 0, np.inf, 9], [0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30]])
     scores = np.float32([[0.9], [0.75], [0.5], [0.4]])
     with np.errstate(invalid="ignore"):
-        found = find([boxes, scores], describe("decoded", 1, nms="voting"))[0]
+        found = find([boxes, scores], describe("decoded", 1, nms="voting", vote_power=1))[0]
     assert found[1:].tolist() == [[0, 0, 10, pytest.approx(9.2)], [20, 20, 30, 30]]
 
 
@@ -219,13 +237,15 @@ def test_a_detector_is_asked_for_it(small_models, picture, format):
 def test_a_model_that_votes_is_exported_so(small_models, picture, tmp_path):
     from nanodet_d2.export.writer import export
 
-    loaded = small_models.loaded(overrides=("model.nms=voting", "model.vote_thresh=0.7"))
+    options = ("model.nms=voting", "model.vote_thresh=0.7", "model.vote_power=2")
+    loaded = small_models.loaded(overrides=options)
     assert (loaded.metadata.nms, loaded.metadata.vote_above) == ("voting", 0.7)
     (written,) = export(loaded, Job(("torchscript",), tmp_path))  # compared with PyTorch's boxes
     (detections,) = [x for x in written.differences if x.output == "detections"]
     assert detections.value == 0 and detections.compared > 10
     detector = Detector(written.path)
-    assert (detector.metadata.nms, detector.metadata.vote_threshold) == ("voting", 0.7)
+    found = detector.metadata
+    assert (found.nms, found.vote_threshold, found.vote_power) == ("voting", 0.7, 2)
     moved = np.abs(detector(picture).xyxy - Detector(written.path, nms="plain")(picture).xyxy)
     assert (moved > 0.1).any()
 

@@ -13,7 +13,7 @@ from nanodet_d2.runtime import Detector
 from nanodet_d2.shipping import candidates as listing
 from nanodet_d2.shipping import timing
 from nanodet_d2.shipping.candidates import Candidate, default_sizes, list_candidates
-from nanodet_d2.shipping.noise import ap_on, drop_noise, evaluation_of
+from nanodet_d2.shipping.noise import ap_on, drop_deviation, drop_noise, evaluation_of
 from nanodet_d2.shipping.record import Record
 
 # -- candidates --------------------------------------------------------------------------------
@@ -158,3 +158,4 @@ def test_the_noise_of_a_loss(evaluated):
     assert drop_noise(right, right, draws=10) == 0
     assert drop_noise(half, half, draws=10) == 0  # the same draws for both
     assert 1 < drop_noise(right, half, draws=20) < 60
+    assert drop_noise(right, half, draws=20) == 2 * drop_deviation(right, half, draws=20)

@@ -90,13 +90,13 @@ test("voting moves a box to the mean of those that it suppressed", () => {
     [[0, 0, 10, 10], 0.9], [[0, 0, 10, 8], 0.6], [[0, 0, 10, 6.2], 0.5], [[40, 40, 50, 50], 0.4],
     [[0, 0, 10, 9], 0.3],
   ].map(([box, score]) => ({ box, score, classIndex: 0 }));
-  const [first, last] = decode.suppress(found, 0.6, 100, 0.65);
+  const [first, last] = decode.suppress(found, 0.6, 100, { threshold: 0.65, power: 1 });
   close(first.box, [0, 0, 10, (0.9 * 10 + 0.6 * 8 + 0.3 * 9) / 1.8], 1e-12); // 0.62 votes not
   assert.deepEqual([first.score, last.box], [0.9, [40, 40, 50, 50]]);
-  const [early] = decode.suppress(found, 0.6, 2, 0.65); // NMS ended before the last one
-  close(early.box, [0, 0, 10, (0.9 * 10 + 0.6 * 8) / 1.5], 1e-12);
+  const [early] = decode.suppress(found, 0.6, 2, { threshold: 0.65, power: 2 }); // NMS ended before the last one
+  close(early.box, [0, 0, 10, (0.81 * 10 + 0.36 * 8) / 1.17], 1e-12);
   assert.deepEqual(decode.suppress(found, 0.6, 100).map(({ box }) => box), [[0, 0, 10, 10], [40, 40, 50, 50]]);
-  assert.deepEqual(decode.suppress([], 0.6, 100, 0.65), []);
+  assert.deepEqual(decode.suppress([], 0.6, 100, { threshold: 0.65, power: 4 }), []);
 });
 
 test("detections come in pixels of the picture; none is an empty list", () => {
@@ -124,7 +124,8 @@ test("metadata that cannot be used is refused in words", () => {
   refused({ kind: "end2end" }, /needs the kind “raw”/);
   refused({ input: { ...METADATA.input, resize: "letterbox" } }, /“letterbox”/);
   refused({ nms: "soft" }, /the NMS “soft”, which this page cannot do/);
-  refused({ nms: "voting" }, /“voting” with a vote_threshold/);
+  refused({ nms: "voting" }, /“voting” with a vote_threshold and a vote_power/);
+  refused({ nms: "voting", vote_threshold: 0.65 }, /and a vote_power/);
 });
 
 test("metadata is found inside an ONNX file", () => {

@@ -99,6 +99,7 @@ def output_case(rng, input_size, image_size, num_classes, *, nms="plain") -> dic
             **limits,
             "nms": nms,
             "vote_threshold": 0.65,
+            "vote_power": 8,
         },
         "image": {"height": image_size[0], "width": image_size[1]},
         "boxes": (boxes * scale).tolist(),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nanodet_d2.runtime import decode_numpy
+from nanodet_d2.runtime.metadata import FIT, STRETCH
 
 from .. import stages
 from .decoding import NOISE, OTHER_THRESHOLD
@@ -61,14 +62,6 @@ def _suppressed_by_all(rows: np.ndarray, case: Case) -> np.ndarray:
     return stages.vote(rows, kept, case.x)
 
 
-def _equal_votes(rows: np.ndarray, case: Case) -> np.ndarray:
-    """Votes that all weigh the same; scores stay."""
-    x = case.x
-    found = stages.suppress(rows * [1, 1, 1, 1, 0, 1] + [0, 0, 0, 0, 1, 0], x)
-    found[:, 4] = stages.suppress(rows, x)[:, 4]
-    return found
-
-
 SUPPRESS = Step(
     lambda rows, case: stages.suppress(rows, case.x),
     {
@@ -82,7 +75,8 @@ SUPPRESS = Step(
         "NMS: no voting": _with(nms="plain"),
         "NMS: voting, where the contract has none": _with(nms="voting"),
         "NMS: votes of all that a box suppresses, whatever their IoU": _with(vote_threshold=0.0),
-        "NMS: votes not weighted by their scores": _equal_votes,
+        "NMS: votes not weighted by their scores": _with(vote_power=0.0),
+        "NMS: votes weighted by their scores, not by a power of them": _with(vote_power=1.0),
         **{
             f"NMS: other IoU threshold, about {i / _GRID:g} in place of {{x.nms_threshold:g}}":
                 _with(nms_threshold=i / _GRID)
@@ -100,14 +94,7 @@ def _above(rows: np.ndarray, case: Case) -> np.ndarray:
 THRESHOLD = Step(lambda rows, case: rows, {OTHER_THRESHOLD: _above})
 
 
-def _factors(case: Case) -> tuple[float, float]:
-    """Of x and y, from the input to the picture."""
-    return case.size[1] / case.x.input.width, case.size[0] / case.x.input.height
-
-
-def _scaled(
-    change: Callable[[np.ndarray, Case], np.ndarray],
-) -> Function:
+def _scaled(change: Callable[[np.ndarray, Case], np.ndarray]) -> Function:
     """Another (x, y) for each corner (K, 2, 2); the rest stays."""
 
     def scale(rows: np.ndarray, case: Case) -> np.ndarray:
@@ -117,55 +104,86 @@ def _scaled(
     return scale
 
 
+def _to_picture(corners: np.ndarray, case: Case) -> np.ndarray:
+    return (corners - case.shift) / case.scale
+
+
+def _to_input(corners: np.ndarray, case: Case) -> np.ndarray:
+    return corners * case.scale + case.shift
+
+
 def _sides_exchanged(corners: np.ndarray, case: Case) -> np.ndarray:
-    return corners * _factors(case)[::-1]
+    return corners / case.scale[::-1]
 
 
-def _divided(corners: np.ndarray, case: Case) -> np.ndarray:
-    return corners / _factors(case)
+def _by_both_factors(corners: np.ndarray, case: Case) -> np.ndarray:
+    return corners / _both_factors(case)
 
 
 def _by_one_factor(corners: np.ndarray, case: Case) -> np.ndarray:
-    return corners * max(_factors(case))
+    return corners / min(_both_factors(case))
 
 
 def _from_the_middle(corners: np.ndarray, case: Case) -> np.ndarray:
     """As if a border had been added on both sides."""
-    factor = max(_factors(case))
-    inner = np.array([case.size[1], case.size[0]]) / factor
+    factor = min(_both_factors(case))
+    inner = np.array([case.size[1], case.size[0]]) * factor
     border = (np.array([case.x.input.width, case.x.input.height]) - inner) / 2
-    return (corners - border) * factor
+    return (corners - border) / factor
 
 
+def _both_factors(case: Case) -> tuple[float, float]:
+    """Of x and y, from a picture that is stretched to the input."""
+    return case.x.input.width / case.size[1], case.x.input.height / case.size[0]
+
+
+_FROM_THE_MIDDLE = "boxes: scaled as of a letterboxed picture (in the middle)"
 _SCALES: dict[str, Function] = {
     "boxes: in input pixels, not in image pixels": _scaled(lambda corners, case: corners),
-    "boxes: scaled with height and width exchanged": _scaled(_sides_exchanged),
-    "boxes: scaled by input over image size": _scaled(_divided),
-    "boxes: scaled as of a letterboxed picture (in the upper left corner)": _scaled(_by_one_factor),
-    "boxes: scaled as of a letterboxed picture (in the middle)": _scaled(_from_the_middle),
+    "boxes: scaled by input over image size": _scaled(_to_input),
 }
 
 
 def _scale(rows: np.ndarray, case: Case) -> np.ndarray:
     """As ``stages.scale``, but what a port has not clipped before stays as it is."""
-    rows = _scaled(lambda corners, case: corners * _factors(case))(rows, case)
+    rows = _scaled(_to_picture)(rows, case)
     return rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
 
 
-SCALE = Step(_scale, _SCALES)
+SCALE = {
+    STRETCH: Step(
+        _scale,
+        {
+            **_SCALES,
+            "boxes: scaled with height and width exchanged": _scaled(_sides_exchanged),
+            "boxes: scaled as of a letterboxed picture (in the upper left corner)": _scaled(
+                _by_one_factor
+            ),
+            _FROM_THE_MIDDLE: _scaled(_from_the_middle),
+        },
+    ),
+    FIT: Step(
+        _scale,
+        {
+            **_SCALES,
+            "boxes: scaled as of a stretched picture": _scaled(_by_both_factors),
+            "boxes: not moved by what the picture's rounded size leaves over": _scaled(
+                _by_one_factor
+            ),
+            _FROM_THE_MIDDLE: _scaled(_from_the_middle),
+        },
+    ),
+}
 
 
-def _after_going_back(scale: Function) -> Function:
-    def again(rows: np.ndarray, case: Case) -> np.ndarray:
-        return scale(_scaled(_divided)(rows, case), case)
+def again(scale: Step) -> Step:
+    """The same on what is in pixels of the picture already."""
 
-    return again
+    def after_going_back(wrong: Function) -> Function:
+        return lambda rows, case: wrong(_scaled(_to_input)(rows, case), case)
 
-
-# The same on what is in pixels of the picture already.
-SCALE_AGAIN = Step(
-    lambda rows, case: rows, {words: _after_going_back(f) for words, f in _SCALES.items()}
-)
+    wrong = {words: after_going_back(change) for words, change in scale.wrong.items()}
+    return Step(lambda rows, case: rows, wrong)
 
 
 def _written(columns: Callable[[np.ndarray], list[np.ndarray]]) -> Function:

@@ -190,6 +190,7 @@ DECODE = Step(
     lambda raw, case: stages.decode(raw, case.x),
     {
         "decode: priors shifted by half a cell": _decode(shift=0.5),
+        "decode: priors shifted by half a cell, to the upper left": _decode(shift=-0.5),
         "decode: stride not applied to the distances": _decode(with_stride=False),
         "decode: reg_max bins not applied, the most likely one taken": _decode(
             bins=lambda logits: logits.argmax(axis=-1).astype(float)

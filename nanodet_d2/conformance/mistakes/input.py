@@ -11,38 +11,67 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from nanodet_d2.runtime.preprocess import stretch
+from nanodet_d2.runtime.metadata import FIT, STRETCH
+from nanodet_d2.runtime.preprocess import stretch, warp
 
 from .step import Case, Function, Step
 
+# Grey levels (height, width, 3) of an image that is resized to height and width.
+Resize = Callable[[np.ndarray, int, int], np.ndarray]
+# Where so many pixels lie in an image's side of another size: from size, number, factor and shift.
+Positions = Callable[[int, int, float, float], np.ndarray]
+_BORDERS = {"114": 114.0, "black": 0.0, "128": 128.0, "the mean": None}  # None: of the contract
 
-def _stretch(image: np.ndarray, case: Case) -> np.ndarray:
-    return stretch(image, case.x.input.height, case.x.input.width)
+
+def _stretched(resize: Resize) -> Function:
+    """To the whole input."""
+    return lambda image, case: resize(image, case.x.input.height, case.x.input.width)
 
 
-def _resize(interpolation: int) -> Function:
+def _fitted(resize: Resize | None = None, *, fill: float | None = None) -> Function:
+    """To the part of the input that the contract has for the image; as the contract has it if
+    ``resize`` is None."""
+
+    def fit(image: np.ndarray, case: Case) -> np.ndarray:
+        canvas, part = _canvas(case, fill), case.fit
+        size = part.height, part.width
+        small = resize(image, *size) if resize else warp(image, part.matrix, *size)
+        canvas[: part.height, : part.width] = small
+        return canvas
+
+    return fit
+
+
+def _canvas(case: Case, fill: float | None) -> np.ndarray:
+    """(height, width, 3) float32 of one colour, the mean if None."""
+    described = case.x.input
+    mean = described.mean[::-1] if described.channel_order == "RGB" else described.mean
+    canvas = np.empty((described.height, described.width, 3), np.float32)
+    canvas[:] = mean if fill is None else fill
+    return canvas
+
+
+def _by_opencv(interpolation: int) -> Resize:
     """OpenCV's function for it, whose pixels have half-pixel centres."""
-
-    def resize(image: np.ndarray, case: Case) -> np.ndarray:
-        size = (case.x.input.width, case.x.input.height)
-        return cv2.resize(image, size, interpolation=interpolation)
-
-    return resize
+    return lambda image, height, width: cv2.resize(
+        image, (width, height), interpolation=interpolation
+    )
 
 
-def _sample(
-    positions: Callable[[int, int], np.ndarray], *, border: int = cv2.BORDER_REPLICATE
-) -> Function:
-    """Bilinear between pixels, at ``positions(size in, size out)``, with all their bits."""
+def _sample(positions: Positions, *, border: int = cv2.BORDER_REPLICATE) -> Function:
+    """Bilinear between pixels at positions that have all their bits."""
 
     def sample(image: np.ndarray, case: Case) -> np.ndarray:
-        sizes = zip(image.shape[:2], (case.x.input.height, case.x.input.width))
-        y, x = (positions(size, out) for size, out in sizes)
-        image = image.astype(np.float32)
-        if border == cv2.BORDER_CONSTANT:
-            image = np.pad(image, ((0, 1), (0, 1), (0, 0)))
-        rows = _between(image, y, 0)
-        return np.floor(_between(rows, x, 1) + 0.5)
+        def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+            y = positions(image.shape[0], height, case.scale[1], case.shift[1])
+            x = positions(image.shape[1], width, case.scale[0], case.shift[0])
+            image = image.astype(np.float32)
+            if border == cv2.BORDER_CONSTANT:
+                image, y, x = np.pad(image, ((1, 1), (1, 1), (0, 0))), y + 1, x + 1
+            return np.floor(_between(_between(image, y, 0), x, 1) + 0.5)
+
+        place: Callable[[Resize], Function] = _fitted if case.x.input.resize == FIT else _stretched
+        return place(resize)(image, case)
 
     return sample
 
@@ -58,23 +87,27 @@ def _between(image: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:
     return before * (1 - share) + after * share
 
 
-def _by_index(size: int, out: int) -> np.ndarray:
-    return np.arange(out) * (size / out)
+def _by_index(size: int, out: int, factor: float, shift: float) -> np.ndarray:
+    return (np.arange(out) - shift) / factor
 
 
-def _by_index_in_steps(size: int, out: int) -> np.ndarray:
-    return np.rint(_by_index(size, out) * 32) / 32
+def _by_index_in_steps(size: int, out: int, factor: float, shift: float) -> np.ndarray:
+    return np.rint(_by_index(size, out, factor, shift) * 32) / 32
 
 
-def _aligned_corners(size: int, out: int) -> np.ndarray:
+def _without_shift(size: int, out: int, factor: float, shift: float) -> np.ndarray:
+    return _by_index_in_steps(size, out, factor, 0.0)
+
+
+def _aligned_corners(size: int, out: int, factor: float, shift: float) -> np.ndarray:
     return np.arange(out) * ((size - 1) / max(out - 1, 1))
 
 
-def _fit(*, fill: float | None, centred: bool, inside: bool, half_pixel: bool) -> Function:
+def _boxed(*, fill: float | None, centred: bool, inside: bool, half_pixel: bool) -> Function:
     """One factor for both sides: all of the picture ``inside`` the input with a border around, or
     the input filled with a part of it."""
 
-    def fit(image: np.ndarray, case: Case) -> np.ndarray:
+    def box(image: np.ndarray, case: Case) -> np.ndarray:
         height, width = case.x.input.height, case.x.input.width
         rows, columns = image.shape[:2]
         choose = min if inside else max
@@ -84,37 +117,38 @@ def _fit(*, fill: float | None, centred: bool, inside: bool, half_pixel: bool) -
             small = cv2.resize(image, size)
         else:
             small = stretch(image, size[1], size[0])
-        mean = np.array(case.x.input.mean)
-        mean = mean[::-1] if case.x.input.channel_order == "RGB" else mean
-        canvas = np.empty((height, width, 3), np.float32)
-        canvas[:] = mean if fill is None else fill
         y, x = ((height - size[1]) // 2, (width - size[0]) // 2) if centred else (0, 0)
         if inside:
+            canvas = _canvas(case, fill)
             canvas[y : y + size[1], x : x + size[0]] = small
             return canvas
         return small[-y : height - y, -x : width - x]
 
-    return fit
+    return box
 
 
-def _fits() -> Iterator[tuple[str, Function]]:
+def _boxes(how: str) -> Iterator[tuple[str, Function]]:
+    """
+    Args:
+        how: what is done in place of what.
+    """
     for place, centred in (("in the middle", True), ("in the upper left corner", False)):
-        for name, fill in (("114", 114.0), ("black", 0.0), ("128", 128.0), ("the mean", None)):
+        for name, fill in _BORDERS.items():
             for pixels, half in (("", True), (", without half-pixel centres", False)):
-                words = f"input: letterboxed in place of stretched ({place}, border {name}{pixels})"
-                yield words, _fit(fill=fill, centred=centred, inside=True, half_pixel=half)
+                words = f"input: letterboxed {how} ({place}, border {name}{pixels})"
+                yield words, _boxed(fill=fill, centred=centred, inside=True, half_pixel=half)
     for place, centred in (("the middle", True), ("the upper left", False)):
-        words = f"input: cropped in place of stretched ({place} is kept)"
-        yield words, _fit(fill=0.0, centred=centred, inside=False, half_pixel=True)
+        words = f"input: cropped {how} ({place} is kept)"
+        yield words, _boxed(fill=0.0, centred=centred, inside=False, half_pixel=True)
 
 
-RESIZE = Step(
-    _stretch,
-    {
-        "input: resized with half-pixel centres": _resize(cv2.INTER_LINEAR),
-        "input: resized to the nearest pixel": _resize(cv2.INTER_NEAREST),
-        "input: resized by averages of areas": _resize(cv2.INTER_AREA),
-        "input: resized by cubic interpolation": _resize(cv2.INTER_CUBIC),
+def _resized(place: Callable[[Resize], Function]) -> dict[str, Function]:
+    """Mistakes in what is between the pixels, wherever the picture is placed."""
+    return {
+        "input: resized with half-pixel centres": place(_by_opencv(cv2.INTER_LINEAR)),
+        "input: resized to the nearest pixel": place(_by_opencv(cv2.INTER_NEAREST)),
+        "input: resized by averages of areas": place(_by_opencv(cv2.INTER_AREA)),
+        "input: resized by cubic interpolation": place(_by_opencv(cv2.INTER_CUBIC)),
         "input: resized with aligned corners": _sample(_aligned_corners),
         "input: positions not rounded to 1/32 pixel": _sample(
             _by_index, border=cv2.BORDER_CONSTANT
@@ -123,9 +157,33 @@ RESIZE = Step(
         "input: positions not rounded to 1/32 pixel, and the edge repeated beyond it": _sample(
             _by_index
         ),
-        **dict(_fits()),
-    },
-)
+    }
+
+
+RESIZE = {
+    STRETCH: Step(
+        _stretched(stretch), {**_resized(_stretched), **dict(_boxes("in place of stretched"))}
+    ),
+    FIT: Step(
+        _fitted(),
+        {
+            "input: stretched, not fitted": _stretched(stretch),
+            "input: stretched, not fitted, with half-pixel centres": _stretched(
+                _by_opencv(cv2.INTER_LINEAR)
+            ),
+            **_resized(_fitted),
+            "input: not moved by what its rounded size leaves over": _sample(
+                _without_shift, border=cv2.BORDER_CONSTANT
+            ),
+            **{
+                f"input: fitted with a border of {name}, not of the mean": _fitted(fill=fill)
+                for name, fill in _BORDERS.items()
+                if fill is not None
+            },
+            **dict(_boxes("otherwise")),
+        },
+    ),
+}
 
 
 def _colour(

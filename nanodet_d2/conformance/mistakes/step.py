@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.preprocess import Fit, fit_of
+
+from ..stages import placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,21 @@ class Case:
     stage: str
     lowest: float | None = None
     most: int = 0
+
+    @property
+    def fit(self) -> Fit:
+        """Where a picture that keeps its proportions lies in the input."""
+        return fit_of(self.size[0], self.size[1], self.x.input.height, self.x.input.width)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Of x and y, from the picture to the input."""
+        return placement(self.x, self.size)[0]
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """Of x and y, after that."""
+        return placement(self.x, self.size)[1]
 
 
 Function = Callable[[np.ndarray, Case], np.ndarray]

@@ -25,6 +25,7 @@ def select_detections(
     max_detections: int,
     nms: str = "plain",
     vote_thresh: float = 0.65,
+    vote_power: float = 8.0,
 ) -> list[Instances]:
     """Multi-label, class-wise NMS.
 
@@ -37,8 +38,8 @@ def select_detections(
         boxes: (N, P, 4) XYXY, pixels of the network input.
         image_sizes: (height, width) of each image in the network input.
         nms: "plain", or "voting": a box that is kept becomes the mean of itself and of those that
-            it suppressed with an IoU above ``vote_thresh``, weighted by their scores; the rule
-            stands in ``nanodet_d2/runtime/decode_numpy.py``.
+            it suppressed with an IoU above ``vote_thresh``, weighted by their scores to the power
+            ``vote_power``; the rule stands in ``nanodet_d2/runtime/decode_numpy.py``.
 
     Returns:
         per image ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, best first.
@@ -56,7 +57,7 @@ def select_detections(
         if nms == "voting":
             keep = keep.sort().values[:max_detections]  # of equal scores the first comes first
             is_full = len(keep) == max_detections
-            kept_boxes = _vote(b, s, c, keep, nms_thresh, vote_thresh, is_full)
+            kept_boxes = _vote(b, s, c, keep, nms_thresh, vote_thresh, vote_power, is_full)
         else:
             keep = keep[:max_detections]
             kept_boxes = b[keep]
@@ -86,6 +87,7 @@ def _vote(
     keep: Tensor,
     nms_thresh: float,
     vote_thresh: float,
+    vote_power: float,
     is_full: bool,
 ) -> Tensor:
     """Boxes (K, 4) that NMS kept, moved by those that they suppressed.
@@ -107,10 +109,10 @@ def _vote(
     owner = suppressed.int().argmax(dim=0)  # the first, which is the best
     votes = suppressed.any(dim=0) & (overlap.gather(0, owner[None])[0] > vote_thresh)
     owner, rest = owner[votes], rest[votes]
-    weights = scores.double()  # sums whose roundings are lost in a float32
-    total = weights[keep].index_add(0, owner, weights[rest])
-    weighted = boxes.double() * weights[:, None]
-    moved = weighted[keep].index_add(0, owner, weighted[rest]) / total[:, None]
+    kept, scores = boxes[keep].double(), scores.double()  # sums' roundings are lost in a float32
+    weights = (scores[rest] / scores[keep[owner]]) ** vote_power
+    total = torch.ones_like(scores[keep]).index_add(0, owner, weights)
+    moved = kept.index_add(0, owner, boxes[rest].double() * weights[:, None]) / total[:, None]
     return moved.to(boxes.dtype)
 
 

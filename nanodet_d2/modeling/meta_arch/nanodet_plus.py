@@ -62,8 +62,9 @@ class NanoDetPlus(nn.Module):
         nms_thresh: IoU above which class-wise NMS suppresses.
         max_detections: kept per image.
         nms: "plain", or "voting": each box that is kept moves to the weighted mean of those of its
-            class that it suppressed with an IoU above ``vote_thresh``, itself included.
-        vote_thresh: see ``nms``.
+            class that it suppressed with an IoU above ``vote_thresh``, itself included; weights are
+            scores to the power ``vote_power``.
+        vote_thresh, vote_power: see ``nms``.
 
     Raises:
         ValueError: for an unknown ``aux_after_detach``, ``input_format`` or ``nms``, less than one
@@ -100,6 +101,7 @@ class NanoDetPlus(nn.Module):
         max_detections: int = 100,
         nms: str = "plain",
         vote_thresh: float = 0.65,
+        vote_power: float = 8.0,
     ):
         super().__init__()
         for name, value, allowed in (
@@ -135,6 +137,7 @@ class NanoDetPlus(nn.Module):
             max_detections=max_detections,
             nms=nms,
             vote_thresh=vote_thresh,
+            vote_power=vote_power,
         )
         # A backbone of detectron2 that does not say what its images have to be says 0.
         coarsest = max(shape.stride for shape in backbone.output_shape().values())

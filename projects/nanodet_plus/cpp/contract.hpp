@@ -258,7 +258,6 @@ inline void require_known_rules(const Fields& fields) {
   fields.require("contract_version", 1);
   for (const auto& [name, needed] : std::map<std::string, std::string>{
            {"input_dtype", "float32"},
-           {"input_resize", "stretch"},
            {"input_interpolation", "bilinear"},
            {"input_position_rounding", "half_to_even"},
            {"input_value_rounding", "half_up"},
@@ -280,7 +279,6 @@ inline void require_known_rules(const Fields& fields) {
   fields.require("input_pixel_offset", 0);
   fields.require("input_position_steps", Positions::steps);
   fields.require("input_border", 0);
-  fields.require("prior_offset", 0);
 }
 
 inline std::string one_of(const Fields& fields, const std::string& name, const std::string& first,
@@ -320,6 +318,7 @@ inline Contract read_contract(const std::string& path) {
   contract.input_name = fields.text("input_name");
   contract.height = fields.whole("input_height", 1, 8192);
   contract.width = fields.whole("input_width", 1, 8192);
+  contract.fit = one_of(fields, "input_resize", "stretch", "fit") == "fit";
   contract.rgb = one_of(fields, "input_channel_order", "BGR", "RGB") == "RGB";
   contract.channels_last = one_of(fields, "input_axes", "NCHW", "NHWC") == "NHWC";
   contract.mean = fields.three("input_mean");
@@ -332,6 +331,7 @@ inline Contract read_contract(const std::string& path) {
   contract.strides = fields.wholes("strides", 1, 1024);
   if (contract.strides.empty() || contract.strides.size() > 16)
     fields.fail("has another strides; allowed: 1 to 16 of them");
+  contract.prior_offset = float(fields.number("prior_offset", 0, 1));
   contract.reg_max = fields.whole("reg_max", 0, 255);
   contract.score_threshold = float(fields.number("score_threshold", 0, 1));
   contract.nms_threshold = float(fields.number("nms_threshold", 0, 1));
@@ -343,6 +343,7 @@ inline Contract read_contract(const std::string& path) {
     fields.require("vote_owner", "first_kept");
     fields.require("vote_scope", "before_last_kept");
     fields.require("vote_weight", "score");
+    contract.vote_power = fields.number("vote_power", 0, 100);
   }
   contract.sizes = fields.products("output_shapes", 1 << 28);
   if (contract.sizes != needed_sizes(contract) || contract.outputs.size() != contract.sizes.size())

@@ -28,6 +28,7 @@ struct Contract {
   std::string kind;                     // "raw" or "decoded"
   std::string input_name;               //
   int height = 0, width = 0;            // of the input, pixels
+  bool fit = false;                     // pictures keep their proportions in it
   bool rgb = false;                     // order of the input's channels; pictures are BGR
   bool channels_last = false;           // NHWC
   std::array<float, 3> mean{}, std{};   // in the input's order, of values in [0, 255]
@@ -35,11 +36,13 @@ struct Contract {
   std::vector<std::size_t> sizes;       // numbers of values in each, for one picture
   std::vector<std::string> class_names;
   std::vector<int> strides;
+  float prior_offset = 0;               // from a cell's corner, in strides
   int reg_max = 0;
   float score_threshold = 0, nms_threshold = 0;
   std::size_t max_detections = 0;
   bool voting = false;                  // whether kept boxes move to the mean of what they suppress
   float vote_threshold = 0;             // IoU above which a suppressed box counts for it
+  double vote_power = 0;                // of scores, which are the weights
 };
 
 // A picture, or its part: rows of BGR bytes, `step` bytes from one row to the next.
@@ -65,70 +68,100 @@ struct Values {
 
 // ---- the input ---------------------------------------------------------------------------------
 
+// Where a picture lies in the input: its point x is at x * scale_x + shift_x there.
+struct Place {
+  int height = 0, width = 0;  // that it covers, from the upper left
+  double scale_x = 1, scale_y = 1, shift_x = 0, shift_y = 0;
+};
+
+// Stretched to the whole input; or fitted into it by one factor, its size rounded down, and what
+// that leaves over, less than a pixel, shared by both sides.
+inline Place place_of(int height, int width, const Contract& contract) {
+  Place place{contract.height, contract.width, double(contract.width) / width,
+              double(contract.height) / height};
+  if (!contract.fit) return place;
+  const double factor = std::min(place.scale_x, place.scale_y);
+  place.height = std::max(1, int(factor * height));
+  place.width = std::max(1, int(factor * width));
+  const double scale = std::min(double(place.height) / height, double(place.width) / width);
+  place.scale_x = place.scale_y = scale;
+  place.shift_x = place.width / 2.0 - scale * width / 2;
+  place.shift_y = place.height / 2.0 - scale * height / 2;
+  return place;
+}
+
 // Where the pixels of a row (or column) lie between two of the picture, in steps of 1/32.
 struct Positions {
   static constexpr int steps = 32;
   std::vector<int> first, share;  // index of the first of the two; steps from there to the second
 
-  void add(double place) {
-    const auto rounded = std::llrint(place);  // of two as near to the even one
-    first.push_back(int(rounded / steps));
-    share.push_back(int(rounded % steps));
+  void add(double position) {
+    const auto rounded = std::llrint(position);  // of two as near to the even one
+    const auto rest = (rounded % steps + steps) % steps;
+    first.push_back(int((rounded - rest) / steps));
+    share.push_back(int(rest));
   }
 };
 
-// Output pixel i lies at i * size / wanted: no half-pixel centres. Where that is halfway between two
-// steps, roundings decide: they are those of OpenCV's warpPerspective, which inverts a matrix by its
-// cofactors and counts columns from the start of their block.
-inline void find_positions(int height, int width, int wanted_height, int wanted_width,
-                           Positions& rows, Positions& columns) {
-  const double scale_x = double(wanted_width) / width, scale_y = double(wanted_height) / height;
-  const double factor = 1 / (scale_x * scale_y);
-  const double unit = Positions::steps / (scale_x * scale_y * factor);
-  const int block = 1024 / std::min(16, wanted_height);
-  for (int i = 0; i < wanted_width; ++i) {
+// Output pixel i lies at (i - shift) / scale: no half-pixel centres. Where that is halfway between
+// two steps, roundings decide: they are those of OpenCV's warpPerspective, which inverts a matrix by
+// its cofactors and counts columns from the start of their block.
+inline void find_positions(const Place& place, Positions& rows, Positions& columns) {
+  const double factor = 1 / (place.scale_x * place.scale_y);
+  const double unit = Positions::steps / (place.scale_x * place.scale_y * factor);
+  const double step_x = place.scale_y * factor, step_y = place.scale_x * factor;
+  const double start_x = -(place.shift_x * place.scale_y) * factor;
+  const double start_y = -(place.scale_x * place.shift_y) * factor;
+  const int block = 1024 / std::min(16, place.height);
+  for (int i = 0; i < place.width; ++i) {
     const int within = i % block;
-    columns.add((scale_y * factor * (i - within) + scale_y * factor * within) * unit);
+    columns.add((step_x * (i - within) + start_x + step_x * within) * unit);
   }
-  for (int j = 0; j < wanted_height; ++j) rows.add(scale_x * factor * j * unit);
+  for (int j = 0; j < place.height; ++j) rows.add((step_y * j + start_y) * unit);
 }
 
-// The network's input for a picture: stretched to its size whatever its proportions, bilinear with
-// black beyond the edge, rounded to grey levels; then (level - mean) / std. CHW, or HWC where the
-// contract has the channels last.
+// The network's input for a picture: where it lies, bilinear with black beyond its edge, rounded to
+// grey levels; then (level - mean) / std. The rest of the input is 0. CHW, or HWC where the contract
+// has the channels last.
 inline void prepare(const Picture& picture, const Contract& contract, std::vector<float>& input) {
   if (!picture.data || picture.height < 1 || picture.width < 1) throw Error("the picture is empty");
-  const int height = contract.height, width = contract.width;
   std::array<std::array<float, 256>, 3> tables;  // by channel of the picture
   std::array<std::size_t, 3> places;             // of its values in the input
-  const std::size_t area = std::size_t(height) * width;
+  const std::size_t area = std::size_t(contract.height) * contract.width;
   for (int channel = 0; channel < 3; ++channel) {
-    const int place = contract.rgb ? 2 - channel : channel;
-    places[channel] = contract.channels_last ? place : place * area;
+    const int order = contract.rgb ? 2 - channel : channel;
+    places[channel] = contract.channels_last ? order : order * area;
     for (int level = 0; level < 256; ++level)
-      tables[channel][level] = (float(level) - contract.mean[place]) / contract.std[place];
+      tables[channel][level] = (float(level) - contract.mean[order]) / contract.std[order];
   }
+  const Place place = place_of(picture.height, picture.width, contract);
+  const int width = place.width;
   input.resize(3 * area);
+  if (contract.fit) std::fill(input.begin(), input.end(), 0.f);
   const std::size_t between = contract.channels_last ? 3 : 1;  // from one pixel to the next
   Positions rows, columns;
-  find_positions(picture.height, picture.width, height, width, rows, columns);
-  // Two rows of the picture, interpolated along x, in 1/32 of a level. A row and a column of black
-  // are what lies beyond the edge.
+  find_positions(place, rows, columns);
+  // Two rows of the picture, interpolated along x, in 1/32 of a level. Rows and columns of black are
+  // what lies beyond the edge.
   std::vector<int> upper(3 * width), lower(3 * width);
   const auto along_x = [&](int row, std::vector<int>& out) {
-    if (row >= picture.height) return std::fill(out.begin(), out.end(), 0);
+    if (row < 0 || row >= picture.height) return std::fill(out.begin(), out.end(), 0);
     const std::uint8_t* const line = picture.data + row * picture.step;
     for (int i = 0; i < width; ++i) {
-      const int share = columns.share[i], behind = picture.width - columns.first[i];
-      const std::uint8_t* const at = line + 3 * columns.first[i];
-      for (int channel = 0; channel < 3; ++channel)
-        out[3 * i + channel] = (behind > 0 ? at[channel] * (Positions::steps - share) : 0) +
-                               (behind > 1 ? at[channel + 3] * share : 0);
+      const int share = columns.share[i], first = columns.first[i];
+      const bool left = first >= 0 && first < picture.width;
+      const bool right = first >= -1 && first + 1 < picture.width;
+      for (int channel = 0; channel < 3; ++channel) {
+        const std::ptrdiff_t at = 3 * std::ptrdiff_t(first) + channel;
+        out[3 * i + channel] = (left ? line[at] * (Positions::steps - share) : 0) +
+                               (right ? line[at + 3] * share : 0);
+      }
     }
   };
   constexpr int one = Positions::steps * Positions::steps;
-  int upper_row = -1, lower_row = -1;  // that the two hold
-  for (int j = 0; j < height; ++j) {
+  constexpr int none = std::numeric_limits<int>::min();
+  int upper_row = none, lower_row = none;  // that the two hold
+  for (int j = 0; j < place.height; ++j) {
     const int row = rows.first[j], share = rows.share[j];
     if (row == lower_row) {
       upper.swap(lower);
@@ -136,7 +169,7 @@ inline void prepare(const Picture& picture, const Contract& contract, std::vecto
     }
     if (row != upper_row) along_x(upper_row = row, upper);
     if (share && row + 1 != lower_row) along_x(lower_row = row + 1, lower);
-    float* out = input.data() + std::size_t(j) * width * between;
+    float* out = input.data() + std::size_t(j) * contract.width * between;
     for (int channel = 0; channel < 3; ++channel) {
       const float* const table = tables[channel].data();
       float* const line = out + places[channel];
@@ -271,8 +304,9 @@ inline Box box_of(const Candidate& candidate, const Level& level, const Contract
   }
   const int bins = contract.reg_max + 1;
   const float stride = float(level.stride);
-  const float x = float(candidate.prior % unsigned(level.columns)) * stride;  // no half cell
-  const float y = float(candidate.prior / unsigned(level.columns)) * stride;
+  const float offset = contract.prior_offset;
+  const float x = (float(candidate.prior % unsigned(level.columns)) + offset) * stride;
+  const float y = (float(candidate.prior / unsigned(level.columns)) + offset) * stride;
   box.x0 = clipped(x - distance(sides, bins) * stride, float(contract.width));
   box.y0 = clipped(y - distance(sides + bins, bins) * stride, float(contract.height));
   box.x1 = clipped(x + distance(sides + 2 * bins, bins) * stride, float(contract.width));
@@ -289,20 +323,20 @@ inline float iou(const Box& a, const Box& b) {
 }
 
 // A kept box, and what it becomes by voting: the mean of itself and of what it suppressed, weighted
-// by scores (Gidaris and Komodakis 2015).
+// by powers of their scores (after Gidaris and Komodakis 2015). Its own weight is 1.
 struct Kept {
   Box box;
-  double weight = 0, x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+  double weights = 0, x0 = 0, y0 = 0, x1 = 0, y1 = 0;
 
-  void add(const Box& vote) {
-    const double score = vote.score;
-    weight += score;
-    x0 += score * vote.x0, y0 += score * vote.y0, x1 += score * vote.x1, y1 += score * vote.y1;
+  void add(const Box& vote, double power) {
+    const double weight = std::pow(double(vote.score) / box.score, power);
+    weights += weight;
+    x0 += weight * vote.x0, y0 += weight * vote.y0, x1 += weight * vote.x1, y1 += weight * vote.y1;
   }
   Box mean() const {
     Box out = box;
-    out.x0 = float(x0 / weight), out.y0 = float(y0 / weight);
-    out.x1 = float(x1 / weight), out.y1 = float(y1 / weight);
+    out.x0 = float(x0 / weights), out.y0 = float(y0 / weights);
+    out.x1 = float(x1 / weights), out.y1 = float(y1 / weights);
     return out;
   }
 };
@@ -322,9 +356,9 @@ inline std::vector<Box> suppress(std::vector<Candidate> found, const std::vector
     });
     if (better == kept.end()) {
       kept.push_back({box});
-      if (contract.voting) kept.back().add(box);
+      if (contract.voting) kept.back().add(box, contract.vote_power);
     } else if (contract.voting && iou(better->box, box) > contract.vote_threshold) {
-      better->add(box);
+      better->add(box, contract.vote_power);
     }
   }
   std::vector<Box> boxes;
@@ -335,13 +369,18 @@ inline std::vector<Box> suppress(std::vector<Candidate> found, const std::vector
 // Boxes in pixels of a picture of boxes in pixels of the input; empty ones are dropped.
 inline std::vector<Box> in_picture(const std::vector<Box>& kept, int height, int width,
                                    const Contract& contract) {
-  const float x = float(double(width) / contract.width);
-  const float y = float(double(height) / contract.height);
+  const Place place = place_of(height, width, contract);
+  const auto x = [&](float value) {
+    return clipped((value - float(place.shift_x)) * float(1 / place.scale_x), float(width));
+  };
+  const auto y = [&](float value) {
+    return clipped((value - float(place.shift_y)) * float(1 / place.scale_y), float(height));
+  };
   std::vector<Box> boxes;
   for (Box box : kept) {
     if (box.empty()) continue;
-    box.x0 = clipped(box.x0 * x, float(width)), box.x1 = clipped(box.x1 * x, float(width));
-    box.y0 = clipped(box.y0 * y, float(height)), box.y1 = clipped(box.y1 * y, float(height));
+    box.x0 = x(box.x0), box.x1 = x(box.x1);
+    box.y0 = y(box.y0), box.y1 = y(box.y1);
     if (!box.empty()) boxes.push_back(box);
   }
   return boxes;

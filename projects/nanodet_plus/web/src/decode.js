@@ -54,10 +54,10 @@ export function iou(a, b) {
 /**
  * Class-wise NMS of candidates {box, score, classIndex}; the kept ones, best first.
  *
- * With a `voteThreshold` each of them moves to the mean of itself and of those that it suppressed
- * with a higher IoU, weighted by their scores.
+ * With a `vote` each of them moves to the mean of itself and of those that it suppressed with an
+ * IoU above its `threshold`, weighted by their scores to its `power`.
  */
-export function suppress(candidates, nmsThreshold, maxDetections, voteThreshold = null) {
+export function suppress(candidates, nmsThreshold, maxDetections, vote = null) {
   const kept = [];
   const voters = []; // of each kept one
   for (const candidate of [...candidates].sort((a, b) => b.score - a.score)) {
@@ -69,19 +69,20 @@ export function suppress(candidates, nmsThreshold, maxDetections, voteThreshold 
     if (rival < 0) {
       kept.push(candidate);
       voters.push([candidate]);
-    } else if (voteThreshold !== null && iou(kept[rival].box, candidate.box) > voteThreshold) {
+    } else if (vote !== null && iou(kept[rival].box, candidate.box) > vote.threshold) {
       voters[rival].push(candidate);
     }
   }
-  return kept.map((found, i) => ({ ...found, box: weightedMean(voters[i]) }));
+  return kept.map((found, i) => ({ ...found, box: weightedMean(voters[i], vote?.power) }));
 }
 
-/** The mean box of candidates, weighted by their scores. */
-function weightedMean(candidates) {
+/** The mean box of candidates, weighted by powers of their scores; the first one's weight is 1. */
+function weightedMean(candidates, power) {
   if (candidates.length === 1) return candidates[0].box;
-  const total = candidates.reduce((sum, { score }) => sum + score, 0);
+  const weights = candidates.map(({ score }) => (score / candidates[0].score) ** power);
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
   return [0, 1, 2, 3].map(
-    (side) => candidates.reduce((sum, { box, score }) => sum + box[side] * score, 0) / total,
+    (side) => candidates.reduce((sum, { box }, i) => sum + box[side] * weights[i], 0) / total,
   );
 }
 
@@ -110,7 +111,8 @@ export function detect(raw, metadata, image) {
     }
   });
   const scale = [image.width / width, image.height / height];
-  const vote = metadata.nms === "voting" ? metadata.vote_threshold : null;
+  const vote = metadata.nms === "voting"
+    ? { threshold: metadata.vote_threshold, power: metadata.vote_power } : null;
   return suppress(candidates, metadata.nms_threshold, metadata.max_detections, vote)
     .map((found) => ({ ...found, box: found.box.map((value, i) => value * scale[i % 2]) }))
     .filter(({ box }) => box[2] > box[0] && box[3] > box[1]);

@@ -38,9 +38,10 @@ export function parseMetadata(text, source) {
       "which this page cannot do; it can “stretch”.");
   }
   const nms = content.nms ?? "plain"; // of files from before it was written
-  if (nms !== "plain" && !(nms === "voting" && typeof content.vote_threshold === "number")) {
+  const canVote = ["vote_threshold", "vote_power"].every((x) => typeof content[x] === "number");
+  if (nms !== "plain" && !(nms === "voting" && canVote)) {
     throw new UserError(`${source} wants the NMS “${nms}”, which this page cannot do; it can ` +
-      "“plain”, and “voting” with a vote_threshold.");
+      "“plain”, and “voting” with a vote_threshold and a vote_power.");
   }
   return content;
 }
