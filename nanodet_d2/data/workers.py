@@ -1,5 +1,4 @@
-"""The worker processes of data loaders: how many the cores and the shared memory allow, and how each
-starts."""
+"""The worker processes of a data loader: how many there may be, and how each starts."""
 
 from __future__ import annotations
 

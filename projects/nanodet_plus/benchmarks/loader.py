@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Training pipeline: this project's mapper against the reference's arithmetic and detectron2's mapper.
+"""Training pipeline: this project's mapper against the reference's and detectron2's.
 
 First on one core, in one process: reading, augmentation and tensors of every image, the sides in
 turns. The reference's arithmetic is a perspective warp, colours in float32 through HSV, and
