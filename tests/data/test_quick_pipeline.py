@@ -1,4 +1,4 @@
-"""Training samples against the same draws in plain arithmetic: equal labels, nearly equal pixels."""
+"""Training samples against the same draws in plain arithmetic: labels equal, pixels nearly."""
 
 from __future__ import annotations
 
