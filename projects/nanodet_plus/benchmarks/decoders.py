@@ -44,7 +44,7 @@ def main() -> None:
         for kind, files in kinds(sources, Path(folder)).items():
             able = {name: x for name, x in sides.items() if reads(x, files[0])}
             times = common.median_ms(
-                {name: lambda x=x: [x(file) for file in files] for name, x in able.items()},
+                {name: over(x, files) for name, x in able.items()},
                 repeats=args.repeats,
                 device="cpu",
                 warmup=1,
@@ -61,6 +61,10 @@ def main() -> None:
     common.show("ms per image (largest difference from the evaluation's pixels, grey levels)")
     common.show(common.table(rows, ["kind", "kB", *sides]))
     common.save(args.output, {"ms": result}, "cpu")
+
+
+def over(decode: Decode, files: list[Path]) -> Callable[[], Any]:
+    return lambda: [decode(file) for file in files]
 
 
 def evaluation(path: Path) -> np.ndarray:
