@@ -118,7 +118,7 @@ def refuse_unknown_train_keys(cfg: DictConfig) -> None:
 def _refuse_unknown(section: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
     for name, value in section.items():
         _require_known(name, known, where=where)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and isinstance(known[name], Mapping):
             _refuse_unknown(value, known[name], f"{where}.{name}")
 
 

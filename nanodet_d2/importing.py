@@ -20,7 +20,16 @@ _PACKAGE = "nanodet_d2"
 _REGISTRIES = "detectron2.modeling"
 _NEEDED = ("torch", "detectron2")
 # What runs without them; the command imports what it is asked for.
-_ANYWHERE = ("__main__", "cli", "conformance", "env", "get_detectron2", "runtime", "zoo")
+_ANYWHERE = (
+    "__main__",
+    "cli",
+    "conformance",
+    "env",
+    "get_detectron2",
+    "runtime",
+    "tracking",
+    "zoo",
+)
 
 
 def missing_sentence() -> str:

@@ -18,6 +18,7 @@ from nanodet_d2.runtime.backends import Backend
 from nanodet_d2.runtime.backends.base import require_threads
 from nanodet_d2.runtime.backends.torchscript import torch_threads
 from nanodet_d2.runtime.images import MAX_PIXELS
+from nanodet_d2.runtime.tiles import Tiles
 
 SOURCE_HELP = (  # of commands that take what ``Detector`` takes
     "an exported file, or a config with --weights; configs and TorchScript files are programs: run "
@@ -54,6 +55,7 @@ class Detector(runtime.Detector):
         max_pixels: int = MAX_PIXELS,
         nms: str | None = None,
         device: str | None = None,
+        tiles: Tiles | None = None,
     ):
         if isinstance(source, LoadedModel) or is_source(str(source)):
             loaded = source
@@ -64,6 +66,7 @@ class Detector(runtime.Detector):
             described = dataclasses.replace(loaded.metadata.input, dynamic=True)
             found = dataclasses.replace(loaded.metadata, input=described)
             self._use(backend, found, found.name, score_thresh, input_size, max_pixels, nms)
+            self.tiles = tiles
             return
         if weights is not None:
             raise ValueError(f"{source} has its own weights; allowed with weights: a config")
@@ -76,6 +79,7 @@ class Detector(runtime.Detector):
             max_pixels=max_pixels,
             nms=nms,
             device=device,
+            tiles=tiles,
         )
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("resolve",),
     ("zoo",),
     ("modeling", "data"),
-    ("checkpoint", "layers", "config", "compat", "conformance"),
+    ("checkpoint", "layers", "config", "compat", "conformance", "tracking", "sahi_model"),
     ("runtime",),
     ("importing", "get_detectron2"),
 )
@@ -37,6 +37,8 @@ ONLY = {
     "data": {"runtime"},
     "checkpoint": {"runtime"},
     "conformance": {"runtime"},
+    "tracking": {"runtime"},
+    "sahi_model": {"runtime"},
     "layers": set(),
     "config": set(),
     "compat": set(),

@@ -21,6 +21,7 @@ train = dict(
     # steps and schedule are fitted; passes over the training images.
     minutes=None,
     epochs=None,
+    tiles=None,  # large pictures are cut into slices: see dataloader.train.tiles
     eval_period=12_320,  # 10 epochs
     log_period=50,
     validation_loss=False,  # the training's losses on the test set, with each evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,28 @@ class Options:
     max_pixels: int | None = None
     nms: str | None = None
     device: str | None = None
+    tiles: runtime.Tiles | None = None
+
+
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """The options that :func:`tiles_of` reads."""
+    add = parser.add_argument
+    add("--tiles", type=int, metavar="SIZE", help="cut pictures into slices of so many pixels a "
+        "side, e.g. 640, and merge what is found")  # fmt: skip
+    add("--overlap", type=float, default=0.2, help="of the slices (default: %(default)s)")
+    add("--levels", type=int, default=1, metavar="N", help="sizes of slices, each twice the one "
+        "before (default: %(default)s)")  # fmt: skip
+    add("--tiles-only", action="store_true", help="do not look at the whole picture as well")
+
+
+def tiles_of(args: argparse.Namespace) -> runtime.Tiles | None:
+    """What was asked for; None without ``--tiles``."""
+    if args.tiles is None:
+        return None
+    from nanodet_d2.runtime import Tiles
+
+    whole = not args.tiles_only
+    return Tiles(size=args.tiles, overlap=args.overlap, whole=whole, levels=args.levels)
 
 
 def open_detector(

@@ -25,6 +25,7 @@ from .broken import BrokenImages, Replacer
 from .cache import ImageCache
 from .mapper import DetectionMapper
 from .mixing import Mixer, Size
+from .tiling import AUTO, tile_records
 from .validation import file_names
 from .workers import start_worker, workers_of_loader
 
@@ -47,6 +48,7 @@ def build_train_loader(
     cache: ImageCache | None = None,
     max_broken_share: float = 0.05,
     broken_file: str | None = None,
+    tiles: Any = None,
 ) -> TrainLoader:
     """Endless batches, as lists of samples.
 
@@ -69,9 +71,11 @@ def build_train_loader(
             the data set. Beyond, the loader raises ``ValueError`` with their list.
         broken_file: where they are listed; what it holds already counts, so that the share is that
             of all ranks and of a resumed training's start. None for only the log.
+        tiles: cuts large pictures into slices, as in :func:`nanodet_d2.data.tiling.tile_records`.
 
     Raises:
-        ValueError: for a batch that does not divide among the ranks, or a share outside 0 to 1.
+        ValueError: for a batch that does not divide among the ranks, a share outside 0 to 1, or
+            tiles that are not allowed or that the mapper cannot cut.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -85,6 +89,13 @@ def build_train_loader(
         reader = cast(DetectionMapper, mapper)
         cache.prepare(dataset, image_format=reader.image_format)
         mapper = reader.with_cache(cache)
+    names = file_names(dataset)  # each file once, whatever it is cut into
+    if tiles is not None:
+        if not isinstance(mapper, DetectionMapper):
+            name = getattr(mapper, "__name__", type(mapper).__name__)
+            raise ValueError(f"tiles with the mapper {name}; allowed: a DetectionMapper")
+        size = mapper.size if tiles == AUTO else None
+        dataset = tile_records(dataset, tiles, input_size=size)
     samples = Samples(
         dataset,
         mapper,
@@ -110,7 +121,6 @@ def build_train_loader(
         sizes=sizes,
         reserved=cache.shared_bytes if cache is not None else 0,
     )
-    names = file_names(dataset)
     return TrainLoader(
         samples,
         batch_sampler=BatchSampler(

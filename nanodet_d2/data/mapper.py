@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 
 from .cache import ImageCache
 from .images import read_image
+from .tiling import whole_of
 from .warp import RandomWarp, WarpTransform
 
 
@@ -33,7 +34,7 @@ class DetectionMapper:
         max_pixels: an image file that declares more is refused before it is decoded.
         reduced_jpeg: decode JPEG files at a half, a quarter or an eighth of their size where that
             is still as large as the sample. Faster for large images, at less than a pixel's shift.
-            Not for evaluation.
+            Not for evaluation; of no effect on slices.
 
     Raises:
         ImageError: when called, for an image that cannot be used; the message names its path.
@@ -120,9 +121,20 @@ class DetectionMapper:
             max_pixels=self.max_pixels,
             quick=self.is_train,
         )
+        if "tile" in sample:
+            return self._read_tile(sample, reader)
         if self.cache is not None:
             return self.cache.read(sample, reader)
         return reader(sample, at_least=(size or self.size) if self.reduced_jpeg else None)
+
+    def _read_tile(
+        self, sample: dict[str, Any], reader: Callable[[dict[str, Any]], np.ndarray]
+    ) -> np.ndarray:
+        """A slice of the file's picture, all of which is decoded: a cache saves that."""
+        whole = whole_of(sample)
+        image = reader(whole) if self.cache is None else self.cache.read(whole, reader)
+        x0, y0, x1, y1 = sample["tile"]["box"]
+        return image[y0:y1, x0:x1]
 
     def _resized(self, size: tuple[int, int]) -> AugmentationList:
         return AugmentationList(

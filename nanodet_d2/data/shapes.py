@@ -90,7 +90,7 @@ def _print(text: str, rng: Generator, side: int) -> tuple[np.ndarray, np.ndarray
     return ink, label
 
 
-def _stamp(name: str, rng: Generator, size: int) -> np.ndarray:
+def make_stamp(name: str, rng: Generator, size: int) -> np.ndarray:
     """Draws an object, rotated and cropped, its ink `size` px long on the longer side.
 
     Returns:
@@ -112,7 +112,7 @@ def _stamp(name: str, rng: Generator, size: int) -> np.ndarray:
     return cv2.resize(crop, new_size, interpolation=cv2.INTER_AREA)
 
 
-def _contrasting(rng: Generator, colour: np.ndarray, least: float) -> np.ndarray:
+def contrasting(rng: Generator, colour: np.ndarray, least: float) -> np.ndarray:
     """A random colour at least `least` away (Euclidean, of BGR) from `colour`."""
     for _ in range(20):
         candidate = rng.uniform(0, 255, 3)
@@ -121,7 +121,7 @@ def _contrasting(rng: Generator, colour: np.ndarray, least: float) -> np.ndarray
     return np.full(3, 255.0 if colour.mean() < 128 else 0.0)
 
 
-def _background(rng: Generator, size: int) -> np.ndarray:
+def background(rng: Generator, size: int) -> np.ndarray:
     """A gradient and, half of the time, a grain on a random colour; (H, W, 3) float32."""
     grid = rng.normal(0, rng.uniform(5, 25), (int(rng.integers(2, 5)),) * 2 + (3,))
     image: np.ndarray = rng.uniform(30, 225, 3) + cv2.resize(grid, (size, size))
@@ -143,14 +143,14 @@ def _strokes(rng: Generator, image: np.ndarray, count: int, thickness: int) -> n
     return image
 
 
-def _clutter(rng: Generator, image: np.ndarray) -> np.ndarray:
+def clutter(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Soft see-through blobs, strokes and specks; all of it lies beneath the objects."""
     size = len(image)
     for _ in range(rng.integers(0, 4)):
         reach = int(rng.uniform(0.1, 0.4) * size)
         blob = cv2.GaussianBlur(_fill(_radial(rng.uniform(0.3, 1, 9)), reach), (0, 0), reach / 12)
         corner = rng.integers(0, size - reach, 2)
-        image = _blend(image, _on_canvas(blob, corner, size) * 0.4, rng.uniform(0, 255, 3))
+        image = blend(image, on_canvas(blob, corner, size) * 0.4, rng.uniform(0, 255, 3))
     image = _strokes(rng, image, int(rng.integers(0, 6)), max(1, size // 53))
     for x, y in rng.integers(0, size, (int(rng.integers(0, 40)), 2)).tolist():
         colour = np.clip(image[y, x] + rng.normal(0, 40, 3), 0, 255)  # close to its surroundings
@@ -158,7 +158,7 @@ def _clutter(rng: Generator, image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _on_canvas(stamp: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
+def on_canvas(stamp: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
     """Lays a stamp with its top left corner at `corner` (x, y) on a blank image; clips it."""
     canvas = np.zeros((size, size, *stamp.shape[2:]), stamp.dtype)
     low, high = np.clip([corner, corner + stamp.shape[1::-1]], 0, size)
@@ -167,7 +167,7 @@ def _on_canvas(stamp: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
     return canvas
 
 
-def _blend(image: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def blend(image: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Mixes `colour`, (3,) or (H, W, 3), into the image by `cover` in [0, 255]."""
     alpha = (cover / 255).astype(np.float32)[..., None]
     return (image * (1 - alpha) + alpha * colour).astype(np.float32)
@@ -177,14 +177,14 @@ def _paint(rng: Generator, image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Paints label and ink, (H, W, 2) cover, in colours that stand out from what lies beneath."""
     ink, label = cover[..., 0], cover[..., 1]
     if label.any():
-        image = _blend(image, label, _contrasting(rng, image[label >= INK].mean(0), 60))
-    colour = _contrasting(rng, image[ink >= INK].mean(0), 130)
+        image = blend(image, label, contrasting(rng, image[label >= INK].mean(0), 60))
+    colour = contrasting(rng, image[ink >= INK].mean(0), 130)
     low, high = rng.uniform(0.8, 1.2, 2)
     ramp = np.linspace(low, high, len(image))  # uneven light, down the image
-    image = _blend(image, ink, np.clip(ramp[:, None, None] * colour, 0, 255))
+    image = blend(image, ink, np.clip(ramp[:, None, None] * colour, 0, 255))
     if rng.random() < 0.3:  # a darker rim
         inner = cv2.erode(ink, np.ones((3, 3), np.uint8), iterations=max(1, len(image) // 160))
-        image = _blend(image, cv2.subtract(ink, inner), colour * 0.5)
+        image = blend(image, cv2.subtract(ink, inner), colour * 0.5)
     return image
 
 
@@ -197,12 +197,12 @@ def _place(
         All objects with it on top, and its (H, W, 2) cover; None after a number of tries in vain.
     """
     longest = np.exp(rng.triangular(*np.log([SIZE_LOW, SIZE_MODE, SIZE_HIGH])))
-    stamp = _stamp(name, rng, round(longest * size / 160))
+    stamp = make_stamp(name, rng, round(longest * size / 160))
     total = int((stamp[..., 0] >= INK).sum())
     reach = np.array(stamp.shape[1::-1])
     for _ in range(12):
         corner = np.floor(rng.uniform(-0.25 * reach, size - 0.75 * reach)).astype(int)
-        cover = _on_canvas(stamp, corner, size)
+        cover = on_canvas(stamp, corner, size)
         full, hides = cover[..., 0] >= INK, _either(cover) >= INK
         objects = [replace(o, visible=o.visible & ~hides) for o in below]
         objects.append(DrawnObject(name, full, full, total))
@@ -220,7 +220,7 @@ def draw_picture(
     """Draws picture `index` of a split: (H, W, 3) uint8 and its objects, from back to front."""
     key = (SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-    image = _clutter(rng, _background(rng, size))
+    image = clutter(rng, background(rng, size))
     names = list(CLASS_NAMES)
     objects: list[DrawnObject] = []
     empty = index % EMPTY_EVERY == EMPTY_EVERY // 2

@@ -32,7 +32,7 @@ ALLOWED = {  # arguments of make_shapes_dataset, both ends included
 }  # fmt: skip
 
 
-def _record(
+def coco_record(
     name: str, image_id: int, size: int, objects: list[DrawnObject], first: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One picture's COCO image entry and annotations (ids from `first` on)."""
@@ -47,7 +47,7 @@ def _record(
     return {"id": image_id, "file_name": name, "width": size, "height": size}, annotations
 
 
-def _write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict) -> None:
     """Writes a file whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content))
@@ -144,14 +144,14 @@ def _write_split(
         path = Path(paths["images"]) / _file_name(index)
         if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92]):
             raise OSError(f"could not write {path}")
-        record, boxes = _record(path.name, index + 1, size, objects, len(annotations) + 1)
+        record, boxes = coco_record(path.name, index + 1, size, objects, len(annotations) + 1)
         images.append(record)
         annotations.extend(boxes)
         progress.step()
     categories = [{"id": i, "name": name} for name, i in CATEGORY_IDS.items()]
     info = {"description": DESCRIPTION, "version": str(FORMAT_VERSION), "split": split}
     content = {"info": info, "licenses": [], "categories": categories}
-    _write_json(Path(paths["json"]), content | {"images": images, "annotations": annotations})
+    write_json(Path(paths["json"]), content | {"images": images, "annotations": annotations})
 
 
 def make_shapes_dataset(
@@ -196,6 +196,6 @@ def make_shapes_dataset(
     for split, count in counts.items():
         _write_split(root, split, count, image_size, seed, progress)
     prints = {split: _fingerprint(root, split, count) for split, count in counts.items()}
-    _write_json(root / "meta.json", meta | {"fingerprints": prints})  # last: it marks the set whole
+    write_json(root / "meta.json", meta | {"fingerprints": prints})  # last: it marks the set whole
     logger.info("wrote the data set in %.1f s", time.monotonic() - progress.start)
     return result

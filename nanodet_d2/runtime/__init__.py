@@ -6,5 +6,6 @@ where it is installed, reads pictures as training does; else OpenCV reads them.
 
 from .detections import Detections
 from .detector import Detector
+from .tiles import Tiles
 
-__all__ = ["Detections", "Detector"]
+__all__ = ["Detections", "Detector", "Tiles"]

@@ -16,6 +16,7 @@ from .detections import Detections, in_image
 from .images import MAX_PIXELS, check_max_pixels, load_image
 from .metadata import ExportMetadata, read_metadata
 from .preprocess import prepare
+from .tiles import Tiles, detect_in_slices
 
 ImageLike = Union[str, Path, np.ndarray]
 MAX_BATCH = 8
@@ -39,11 +40,13 @@ class Detector:
         max_pixels: an image file that declares more is refused before it is decoded.
         nms: "plain" or "voting" in place of the model's; an end2end file has its own in the graph.
         device: where the engine computes, one of its backend's ``devices``; the CPU if None.
+        tiles: cut pictures into slices, in batches where the file is dynamic; none are cut if None.
 
     Attributes:
         backend: name of what runs the file, e.g. "onnxruntime".
         metadata: an ``ExportMetadata``.
         class_names: of ``class_id``.
+        tiles: as given.
 
     Raises:
         ValueError: for an unknown name, a file without metadata or with wrong ones, a size that the
@@ -51,6 +54,8 @@ class Detector:
         ImportError: for an engine that is not installed.
         FileNotFoundError: if a file is not there.
     """
+
+    tiles: Tiles | None = None
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
         nms: str | None = None,
         device: str | None = None,
+        tiles: Tiles | None = None,
     ):
         backend = open_backend(path, num_threads=num_threads, device=device)
         if metadata is None:
@@ -72,6 +78,7 @@ class Detector:
             text = Path(metadata).read_text(encoding="utf-8")
             found = ExportMetadata.from_json(text, str(metadata))
         self._use(backend, found, str(path), score_thresh, input_size, max_pixels, nms)
+        self.tiles = tiles
 
     def _use(
         self,
@@ -114,8 +121,8 @@ class Detector:
                 outputs are not those that its metadata describes.
         """
         if isinstance(inputs, (str, Path, np.ndarray)):
-            return self._detect([self._load(inputs)])[0]
-        return [found for images in self._batches(inputs) for found in self._detect(images)]
+            return self._find([self._load(inputs)])[0]
+        return [found for images in self._batches(inputs) for found in self._find(images)]
 
     def prepare(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """The network's input for images (H, W, 3) uint8 BGR: (N, 3, H, W) float32, normalised, or
@@ -146,9 +153,23 @@ class Detector:
         return load_image(source, max_pixels=self.max_pixels)
 
     def _batches(self, inputs: Sequence[ImageLike]) -> Iterator[list[np.ndarray]]:
-        size = MAX_BATCH if self.metadata.input.dynamic else 1
+        size = self._batch_size if self.tiles is None else 1
         for start in range(0, len(inputs), size):
             yield [self._load(x) for x in inputs[start : start + size]]
+
+    @property
+    def _batch_size(self) -> int:
+        return MAX_BATCH if self.metadata.input.dynamic else 1
+
+    def _find(self, images: list[np.ndarray]) -> list[Detections]:
+        """In one batch, or each in slices."""
+        if self.tiles is None:
+            return self._detect(images)
+        batch, threshold = self._batch_size, self.metadata.nms_threshold
+        return [
+            detect_in_slices(self._detect, x, self.tiles, batch=batch, nms_threshold=threshold)
+            for x in images
+        ]
 
     def _detect(self, images: list[np.ndarray]) -> list[Detections]:
         outputs = list(self.run(self.prepare(images)).values())

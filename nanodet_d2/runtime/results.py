@@ -6,7 +6,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ class Results:
     Category ids are the model's class indices plus one. Images of a video have ``frame``. Memory
     does not grow with the number of pictures.
 
+    Args:
+        stem: of the files' names.
+
     Attributes:
         pictures, detections: how many were added.
 
@@ -28,9 +31,9 @@ class Results:
         OSError: if the files cannot be written.
     """
 
-    def __init__(self, class_names: Sequence[str], folder: Path):
+    def __init__(self, class_names: Sequence[str], folder: Path, *, stem: str = "detections"):
         self.class_names = list(class_names)
-        self.lines, self.path = folder / "detections.jsonl", folder / "detections.json"
+        self.lines, self.path = folder / f"{stem}.jsonl", folder / f"{stem}.json"
         folder.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)  # an earlier run's, which would pass for this one's
         self._file = open(self.lines, "wb", buffering=0)
@@ -42,6 +45,10 @@ class Results:
         Raises:
             OSError: if there is no room for all of the line; nothing of it is left then.
         """
+        self.add_picture(self.describe(frame, found))
+
+    def describe(self, frame: Frame, found: Detections) -> dict[str, Any]:
+        """The line of a frame."""
         height, width = frame.image.shape[:2]
         picture: dict[str, Any] = {"file_name": frame.name}
         picture.update({} if frame.number is None else {"frame": frame.number})
@@ -54,9 +61,13 @@ class Results:
                  "area": round(box[2] * box[3], 2), "score": round(score, 5)}
             )  # fmt: skip
         picture.update(width=width, height=height, detections=detections)
+        return picture
+
+    def add_picture(self, picture: dict[str, Any]) -> None:
+        """Append a line."""
         self._append(json.dumps(picture).encode() + b"\n")
         self.pictures += 1
-        self.detections += len(detections)
+        self.detections += len(picture["detections"])
 
     def _append(self, line: bytes) -> None:
         written = None
@@ -79,31 +90,36 @@ class Results:
         self._file.close()
         part = self.path.with_suffix(".part")
         with open(part, "w", encoding="utf-8") as file:
-            names = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
-            file.write(f'{{"categories": {json.dumps(names)}, "images": [')
-            _write_all(file, self._images())
-            file.write('], "annotations": [')
-            _write_all(file, self._annotations())
-            file.write("]}")
+            for i, (name, entries) in enumerate(self.sections().items()):
+                file.write((", " if i else "{") + json.dumps(name) + ": [")
+                _write_all(file, entries)
+                file.write("]")
+            file.write("}")
         os.replace(part, self.path)
 
-    def _pictures(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def sections(self) -> dict[str, Iterable[dict[str, Any]]]:
+        """Of the COCO file."""
+        names = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
+        return {"categories": names, "images": self._images(), "annotations": self._annotations()}
+
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The lines again, numbered from 1."""
         with open(self.lines, encoding="utf-8") as file:
             yield from enumerate(map(json.loads, file), 1)
 
     def _images(self) -> Iterator[dict[str, Any]]:
-        for number, picture in self._pictures():
+        for number, picture in self.read():
             del picture["detections"]
             yield {"id": number, **picture}
 
     def _annotations(self) -> Iterator[dict[str, Any]]:
         ids = itertools.count(1)
-        for number, picture in self._pictures():
+        for number, picture in self.read():
             for found in picture["detections"]:
                 del found["category"]
                 yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
 
 
-def _write_all(file: Any, entries: Iterator[dict[str, Any]]) -> None:
+def _write_all(file: Any, entries: Iterable[dict[str, Any]]) -> None:
     for i, entry in enumerate(entries):
         file.write((", " if i else "") + json.dumps(entry))

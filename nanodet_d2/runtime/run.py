@@ -122,7 +122,7 @@ class Run:
                 if self.stop.is_set():
                     break
         except Exception as error:  # of whatever kind: the next source may be fine
-            self.problems.append(_words(error))
+            self.problems.append(in_words(error))
         finally:
             source.close()
             self.problems += source.problems
@@ -147,10 +147,10 @@ class Run:
             return None
         logger.debug("%s", frame.name, exc_info=problem)
         number = "" if frame.number is None else f", frame {frame.number}"
-        return f"{frame.name}{number}: {_words(problem)}"
+        return f"{frame.name}{number}: {in_words(problem)}"
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """One line; of what is not meant for users, the kind of error as well."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"

@@ -23,24 +23,38 @@ COMPLETE = 0.98
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """An image (H, W, 3) uint8 BGR, the name of its file, and its number within a video."""
+    """A picture, or a frame of a video.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        name: of its file.
+        number: within a video; None of a picture.
+        index: its place in the source, from 0 on.
+        seconds: when a camera gave it, since it was first asked; None of a file.
+    """
 
     image: np.ndarray
     name: str
     number: int | None = None
+    index: int = 0
+    seconds: float | None = None
 
 
 class Pictures:
     """The pictures of a file or folder; those that cannot be read are left out and named.
+
+    Args:
+        every: only every n-th picture is read.
 
     Raises:
         FileNotFoundError: if it is not there.
         ValueError: if it holds no picture.
     """
 
-    def __init__(self, path: Path, output: Path, *, max_pixels: int = MAX_PIXELS):
+    def __init__(self, path: Path, output: Path, *, max_pixels: int = MAX_PIXELS, every: int = 1):
         self.max_pixels = max_pixels
-        self.paths = list_images([path])
+        self.every = _required(every)
+        self.paths = list_images([path])[::every]
         self.root = path if path.is_dir() else path.parent
         self.folder = output / "pictures"
         self.targets = [self.folder / x.relative_to(self.root) for x in self.paths]
@@ -48,13 +62,14 @@ class Pictures:
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
-        for path in self.paths:
+        for i, path in enumerate(self.paths):
             try:
                 image = load_image(path, max_pixels=self.max_pixels)
             except ValueError as error:  # one bad picture does not cost the others
                 self.problems.append(str(error))
                 continue
-            yield Frame(image, path.relative_to(self.root).as_posix())
+            name = path.relative_to(self.root).as_posix()
+            yield Frame(image, name, index=i * self.every)
 
     def write(self, frame: Frame, drawn: np.ndarray) -> None:
         """Write the picture (H, W, 3) uint8 BGR that was made of a frame."""
@@ -70,11 +85,15 @@ class Pictures:
 class Video:
     """The frames of a video file, or of a camera by its index.
 
+    Args:
+        every: only every n-th frame is decoded, and written.
+
     Raises:
         ValueError: if it does not open; while iterating, after the last frame, if it broke off.
     """
 
-    def __init__(self, source: str, output: Path):
+    def __init__(self, source: str, output: Path, *, every: int = 1):
+        self.every = _required(every)
         index = camera_index(source)
         self.camera = index is not None
         self.name = source if index is None else f"camera {index}"
@@ -83,7 +102,9 @@ class Video:
             kind = "does not open" if self.camera else "is no video that OpenCV can read"
             raise ValueError(f"{self.name} {kind}")
         count = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.total = int(count) if 0 < count < math.inf and not self.camera else None
+        known = 0 < count < math.inf and not self.camera
+        self._count = int(count) if known else None
+        self.total = -(-self._count // every) if self._count is not None else None
         fps = self.capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= MAX_FPS else DEFAULT_FPS
         self.path = output / (f"camera{index}.mp4" if self.camera else f"{Path(source).stem}.mp4")
@@ -94,17 +115,23 @@ class Video:
         self._written, self._start = 0, 0.0
 
     def __iter__(self) -> Iterator[Frame]:
-        number = 0
+        number, start = 0, time.perf_counter()
+        name = self.path.stem if self.camera else Path(self.name).name
         while True:
-            read, image = self.capture.read()
+            if number % self.every:
+                read = self.capture.grab()
+            else:
+                read, image = self.capture.read()
             if not read:
                 break
-            yield Frame(image, self.path.stem if self.camera else Path(self.name).name, number)
+            if not number % self.every:
+                seconds = time.perf_counter() - start if self.camera else None
+                yield Frame(image, name, number, number, seconds)
             number += 1
         if self.camera:
             raise ValueError(f"{self.name} gave no more pictures after {number}")
-        if number == 0 or (self.total and number < COMPLETE * self.total - 1):
-            raise ValueError(f"{self.name} breaks off after {number} of {self.total} frames")
+        if number == 0 or (self._count and number < COMPLETE * self._count - 1):
+            raise ValueError(f"{self.name} breaks off after {number} of {self._count} frames")
 
     def write(self, frame: Frame, drawn: np.ndarray) -> None:
         """Append a frame (H, W, 3) uint8 BGR; a camera's as often as its time takes."""
@@ -121,7 +148,8 @@ class Video:
     def _open(self, height: int, width: int) -> cv2.VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(self.path), code, self.fps, (width, height))
+        fps = self.fps if self.camera else self.fps / self.every
+        writer = cv2.VideoWriter(str(self.path), code, fps, (width, height))
         if not writer.isOpened():
             raise ValueError(f"{self.path} cannot be written")
         return writer
@@ -135,6 +163,12 @@ class Video:
 Source = Union[Pictures, Video]
 
 
+def _required(every: int) -> int:
+    if every < 1:
+        raise ValueError(f"every {every} frames; allowed: 1 or more")
+    return every
+
+
 def camera_index(name: str) -> int | None:
     """Of "camera:0", or of "0"; None for what is no camera."""
     number = name.removeprefix("camera:")
@@ -142,18 +176,19 @@ def camera_index(name: str) -> int | None:
 
 
 def open_inputs(
-    names: Sequence[str], output: Path, *, max_pixels: int = MAX_PIXELS
+    names: Sequence[str], output: Path, *, max_pixels: int = MAX_PIXELS, every: int = 1
 ) -> list[Source]:
     """The sources of some names: cameras (``camera:0``), pictures, folders or videos.
 
     Args:
         max_pixels: pictures that declare more are left out.
+        every: only every n-th frame or picture.
 
     Raises:
         FileNotFoundError, ValueError: if one cannot be used, or a result would overwrite a
             picture, a video, or another result.
     """
-    sources = [_open(name, output, max_pixels) for name in names]
+    sources = [_open(name, output, max_pixels, every) for name in names]
     inputs = {path.resolve() for source in sources for path in source.paths}
     targets: set[Path] = set()
     for path in (target for source in sources for target in source.targets):
@@ -164,12 +199,12 @@ def open_inputs(
     return sources
 
 
-def _open(name: str, output: Path, max_pixels: int) -> Source:
+def _open(name: str, output: Path, max_pixels: int, every: int) -> Source:
     path = Path(name)
     if camera_index(name) is not None:
-        return Video(name, output)
+        return Video(name, output, every=every)
     if not path.exists():
         raise FileNotFoundError(f"{name} is neither a file, a folder nor the index of a camera")
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return Pictures(path, output, max_pixels=max_pixels)
-    return Video(name, output)
+        return Pictures(path, output, max_pixels=max_pixels, every=every)
+    return Video(name, output, every=every)

@@ -15,7 +15,7 @@ from nanodet_d2.export.verify import Mismatch
 
 VERBS = [
     *("benchmark", "check", "convert", "data", "doctor", "env", "eval"),
-    *("export", "info", "kit", "predict", "ship", "train", "zoo"),
+    *("export", "info", "kit", "predict", "ship", "track", "train", "zoo"),
 ]
 
 

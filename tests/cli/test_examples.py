@@ -105,6 +105,8 @@ def test_example(verb, example, files, monkeypatch, capsys):
     program, *arguments = shlex.split(example)
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
+    if verb == "track" and "nearest" not in arguments:
+        pytest.importorskip("trackers")
     assert program == "nanodet-d2" and arguments[0] == verb
     arguments += SHORT.get(verb, SHORT.get(" ".join(arguments[:2]), []))
     if verb == "train":

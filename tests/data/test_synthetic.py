@@ -91,7 +91,7 @@ def test_stamp_has_the_size_asked_for_and_touches_its_four_sides(name):
     rng = np.random.default_rng(0)
     for size in (12, 33, 90):
         for _ in range(5):
-            stamp = shapes._stamp(name, rng, size)
+            stamp = shapes.make_stamp(name, rng, size)
             x0, y0, x1, y1 = shapes.box_of(stamp[..., 0] >= shapes.INK)
             assert size * 0.86 - 2 <= max(x1 - x0, y1 - y0) <= size + 1
             if not stamp[..., 1].any():  # no label: the ink alone fills the stamp

@@ -88,7 +88,9 @@ def test_supervision_takes_them(found):
     theirs = supervision.Detections(
         xyxy=found.xyxy, confidence=found.confidence, class_id=found.class_id
     )
-    assert len(theirs) == 3 and theirs[theirs.class_id == 1].confidence.tolist() == [0.9, 0.25]
+    assert len(theirs) == 3 and theirs[theirs.class_id == 1].confidence == pytest.approx(
+        [0.9, 0.25]
+    )
 
 
 def test_boxes_are_stretched_to_the_image_and_empty_ones_left_out():

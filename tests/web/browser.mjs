@@ -1,7 +1,7 @@
 // Uses the page as a person would, in headless Chromium, and prints what it showed as json:
-// node browser.mjs '{"url", "plainUrl", "chromium", "picture", "model", "models": [path…], "video",
-// "screenshot"}'; plainUrl is of a server that does not isolate the page; model is a good one, and
-// models are to be refused.
+// node browser.mjs '{"url", "plainUrl", "chromium", "picture", "large", "model", "models": [path…],
+// "video", "screenshot"}'; plainUrl is of a server that does not isolate the page; large is a picture
+// to be cut into slices; model is a good one, and models are to be refused.
 import { createRequire } from "node:module";
 
 const web = new URL("../../projects/nanodet_plus/web/package.json", import.meta.url);
@@ -123,6 +123,12 @@ try {
   report.plainStatus = await textOf(plain.page, "status");
   await plain.page.locator("#image-input").setInputFiles(options.picture);
   report.plainResult = await resultOf(plain.page);
+
+  const tiled = await openPage(options.url, []);
+  await tiled.page.locator("#tiles").check();
+  await tiled.page.locator("#image-input").setInputFiles(options.large);
+  report.tilesResult = await resultOf(tiled.page);
+  report.problems.push(...tiled.seen.problems);
 
   const allowed = await openPage(options.url, ["camera"]);
   await allowed.page.locator("#camera-button").click();

@@ -11,6 +11,7 @@ import {
   embeddedMetadata,
   parseMetadata,
 } from "../../projects/nanodet_plus/web/src/metadata.js";
+import { crop, merge, slices } from "../../projects/nanodet_plus/web/src/tiles.js";
 
 const path = process.env.NANODET_CASES;
 const cases = path ? JSON.parse(readFileSync(path, "utf8")) : null;
@@ -179,5 +180,39 @@ test("raw outputs are decoded as in Python", fromPython, () => {
     assert.deepEqual(found.map((x) => x.classIndex), classes);
     close(found.map((x) => x.score), scores, 0);
     close(found.flatMap((x) => x.box), boxes.flat(), 1e-3);
+  }
+});
+
+test("a slice has the pixels of its place", () => {
+  const image = gray([[1, 2, 3], [4, 5, 6], [7, 8, 9]]);
+  const part = crop(image, [1, 0, 3, 2]);
+  assert.deepEqual([part.width, part.height], [2, 2]);
+  assert.deepEqual([...part.data].filter((_, i) => i % 4 === 0), [2, 3, 5, 6]);
+});
+
+test("a cut box gives way to the whole, and keeps its score", () => {
+  const image = { width: 160, height: 100 };
+  const places = slices(100, 160, { size: 100, overlap: 0.4, whole: false });
+  assert.deepEqual(places, [[0, 0, 100, 100], [60, 0, 160, 100]]);
+  const left = [{ box: [80, 20, 100, 60], score: 0.9, classIndex: 0 }];
+  const right = [{ box: [20, 20, 70, 60], score: 0.6, classIndex: 0 }];
+  const whole = { box: [80, 20, 130, 60], score: 0.9, classIndex: 0 };
+  assert.deepEqual(merge([left, right], places, image, 0.6), [whole]);
+  assert.deepEqual(merge([[], []], places, image, 0.6), []);
+});
+
+test("pictures are cut as in Python", fromPython, () => {
+  for (const { height, width, tiles, places } of cases.slices) {
+    assert.deepEqual(slices(height, width, tiles), places);
+  }
+});
+
+test("slices are merged as in Python", fromPython, () => {
+  for (const { found, places, image, boxes, scores, classes } of cases.merges) {
+    const kept = merge(found, places, image, 0.6);
+    assert.ok(scores.length > 10);
+    assert.deepEqual(kept.map((x) => x.classIndex), classes);
+    close(kept.map((x) => x.score), scores, 1e-6);
+    close(kept.flatMap((x) => x.box), boxes.flat(), 1e-2);
   }
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -21,9 +22,11 @@ from nanodet_d2.export.job import Job
 from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.writer import export
 from nanodet_d2.predictor import Detector
+from nanodet_d2.runtime import Detections, Tiles
 from nanodet_d2.runtime.decode_numpy import detect, make_priors
 from nanodet_d2.runtime.metadata import InputDescription
 from nanodet_d2.runtime.preprocess import normalize, stretch
+from nanodet_d2.runtime.tiles import merge, slices
 from tests.scripts import load_script
 
 HERE = Path(__file__).parent
@@ -104,9 +107,62 @@ def output_case(rng, input_size, image_size, num_classes, *, nms="plain") -> dic
     }
 
 
+def slice_case(height: int, width: int, tiles: Tiles) -> dict:
+    places = slices(height, width, tiles).tolist()
+    return {"height": height, "width": width, "tiles": dataclasses.asdict(tiles), "places": places}
+
+
+def merge_case(rng) -> dict:
+    """Boxes around the same few objects in all slices, as each of them shows them."""
+    image_size, tiles = (300, 420), Tiles(size=160, overlap=0.3)
+    places = slices(*image_size, tiles)
+    objects = rng.uniform(0, [380, 260], (25, 2))
+    objects = np.hstack([objects, objects + rng.uniform(10, 200, (25, 2))])
+    found = []
+    for place in places:
+        boxes = objects + rng.normal(0, 1, objects.shape)
+        boxes = np.clip(boxes, np.tile(place[:2], 2), np.tile(place[2:], 2))
+        boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 4).all(axis=1)] - np.tile(place[:2], 2)
+        scores = np.sort(rng.uniform(0.05, 1, len(boxes)))[::-1]
+        found.append(
+            Detections(
+                xyxy=boxes.astype(np.float32),
+                confidence=scores.astype(np.float32),
+                class_id=rng.integers(0, 2, len(boxes)),
+                class_names=("a", "b"),
+                image_size=(160, 160),
+            )
+        )
+    kept = merge(found, places, image_size, 0.6)
+    return {
+        "found": [
+            [
+                {"box": box, "score": score, "classIndex": label}
+                for box, score, label in zip(
+                    x.xyxy.tolist(), x.confidence.tolist(), x.class_id.tolist()
+                )
+            ]
+            for x in found
+        ],
+        "places": places.tolist(),
+        "image": {"height": image_size[0], "width": image_size[1]},
+        "boxes": kept.xyxy.tolist(),
+        "scores": kept.confidence.tolist(),
+        "classes": kept.class_id.tolist(),
+    }
+
+
 def test_modules(node, tmp_path):
     rng = np.random.default_rng(0)
     cases = {
+        "slices": [
+            slice_case(100, 160, Tiles(size=100, overlap=0.4)),
+            slice_case(50, 60, Tiles(size=100)),
+            slice_case(2501, 3333, Tiles(size=641, overlap=0.23, whole=False)),
+            slice_case(997, 100, Tiles(size=97, overlap=0.89)),
+            slice_case(1000, 700, Tiles(size=100, levels=4)),
+        ],
+        "merges": [merge_case(rng) for _ in range(5)],
         "images": [
             image_case(rng, (37, 53), (64, 96), "BGR"),
             image_case(rng, (97, 60), (32, 64), "RGB"),
@@ -162,6 +218,8 @@ def report(node, browser, exported, shared, root, tmp_path_factory) -> dict:
     onnx.save(model, bare)
     picture = shared / PICTURE
     write_video(cv2.imread(str(picture)), folder / "camera.y4m")
+    large = folder / "large.png"
+    cv2.imwrite(str(large), cv2.resize(cv2.imread(str(picture)), None, fx=2, fy=2))
     screenshot = root / "output/web/screenshot.png"
     screenshot.parent.mkdir(parents=True, exist_ok=True)
 
@@ -178,6 +236,7 @@ def report(node, browser, exported, shared, root, tmp_path_factory) -> dict:
         "plainUrl": urls[1],
         "chromium": browser,
         "picture": str(picture),
+        "large": str(large),
         "model": str(exported),
         "models": [str(junk), str(bare)],
         "video": str(folder / "camera.y4m"),
@@ -190,7 +249,7 @@ def report(node, browser, exported, shared, root, tmp_path_factory) -> dict:
             server.shutdown()
             server.server_close()
     assert screenshot.stat().st_size > 50_000
-    return {**shown, "url": urls[0], "page": page}
+    return {**shown, "url": urls[0], "page": page, "large": large}
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +277,22 @@ def test_a_picture_has_the_detections_of_pytorch(report, expected):
 def test_a_plain_server_gives_the_same_in_one_thread(report, expected):
     assert "1 thread of WebAssembly" in report["plainStatus"]
     assert_same(report["plainResult"], expected)
+
+
+def test_a_large_picture_in_slices_has_the_detections_of_pytorch(report, shared):
+    weights = shared / "weights/nanodet-plus-m_416.pth"
+    detector = Detector(CONFIG, weights, tiles=Tiles(size=640, overlap=0.2, whole=True))
+    expected = detector(report["large"])
+    found = [x for x in report["tilesResult"]["detections"] if x["score"] > 0.3]
+    expected = expected[expected.confidence > 0.3]
+    assert len(expected) > 10 and abs(len(found) - len(expected)) <= 1
+    boxes = np.array([x["box"] for x in found])
+    labels = np.array([x["classIndex"] for x in found])
+    same = [
+        ((np.abs(boxes - box).max(axis=1) < 2) & (labels == label)).any()
+        for box, label in zip(expected.xyxy, expected.class_id)
+    ]
+    assert np.mean(same) > 0.95
 
 
 def test_the_page_shows_what_it_found(report, expected):

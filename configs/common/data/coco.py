@@ -61,6 +61,9 @@ dataloader = dict(
         close_after=None,  # the iteration from which on they are left out
         cache=None,  # an ImageCache of decoded images, in memory or on disk
         sizes=[],  # (height, width) to draw from for each batch; data.input_size if empty
+        # Large pictures in slices: the side of one; a mapping of size, overlap, whole, levels and
+        # min_visible; or auto.
+        tiles="${oc.select:train.tiles,null}",
         max_broken_share=0.05,  # of the images, which are replaced by others; beyond, it stops
         # where they are listed
         broken_file="${oc.select:train.output_dir,./output}/broken_images.txt",

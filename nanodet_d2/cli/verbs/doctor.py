@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[8, 16, 32, 64],
         help="of its levels (default: 8,16,32,64)",
     )
+    add("--plan", action="store_true", help="propose input size, tile size and overlap for the "
+        "boxes of the folder DATASET, and what each costs")  # fmt: skip
     add("--no-images", action="store_true", help="do not open the images")
     add("--allow-outside", action="store_true", help="as data.allow_outside")
     add("--max-pixels", type=int, help="of an image, as the mapper's")
@@ -52,6 +54,10 @@ def numbers(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> Outcome:
     _check(args)
+    if args.plan:
+        from nanodet_d2.doctor.plan import plan
+
+        return Outcome(*plan(args.dataset, args.overrides, input_size=args.input_size))
     from nanodet_d2.doctor.command import check
 
     text, facts = check(args)
@@ -62,6 +68,8 @@ def _check(args: argparse.Namespace) -> None:
     if bool(args.config_file) == bool(args.dataset):
         raise ValueError("give one DATASET, or --config")
     given = (args.images, args.val, args.val_images, args.classes, args.imports)
+    if args.plan and (args.config_file or any(given)):
+        raise ValueError("--plan takes a folder with all splits, and overrides data.…=…")
     if args.config_file and any(given):
         raise ValueError("with --config, data is given by overrides: data.train.json=…")
     if args.config_file and args.max_pixels is not None:

@@ -15,8 +15,10 @@ from ..sources import (
     SOURCE,
     SOURCE_HELP,
     Options,
+    add_tiles,
     is_exported,
     open_detector,
+    tiles_of,
     weights_of,
     with_weights,
 )
@@ -44,11 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="where to compute, e.g. cpu or cuda")
     add("--max-pixels", type=int, help="larger pictures are refused")
     add("--num-gpus", type=int, default=1, help="that share the pictures of a config (default: 1)")
+    add_tiles(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
     if (args.data is None) != (args.images is None):
         raise ValueError("--data and --images belong together")
+    if args.tiles is not None and not is_exported(args.source):
+        raise ValueError("--tiles is for an exported file; a config is evaluated as it trains")
     results = _of_file(args) if is_exported(args.source) else _of_config(args)
     return Outcome(facts=results)
 
@@ -66,6 +71,7 @@ def _of_file(args: argparse.Namespace) -> dict[str, Any]:
         max_pixels=args.max_pixels,
         nms=args.nms,
         device=args.device,
+        tiles=tiles_of(args),
     )
     detector = open_detector(args.source, args.weights, args.overrides, options)
     results = score(detector, args.data, args.images, output_dir=args.output)

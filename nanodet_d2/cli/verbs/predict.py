@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..sources import NMS, NMS_HELP, SOURCE, SOURCE_HELP, Options, open_detector
+from ..sources import (
+    NMS,
+    NMS_HELP,
+    SOURCE,
+    SOURCE_HELP,
+    Options,
+    add_tiles,
+    open_detector,
+    tiles_of,
+)
 from ..verb import Outcome
 
 HELP = "detect in pictures, folders, videos or cameras; draw, and write what was found"
@@ -32,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="where to compute, e.g. cpu or cuda")
     add("--max-pixels", type=int, help="larger pictures are refused")
     add("--max-frames", type=int, help="of each input, then stop")
+    add_tiles(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -49,6 +59,7 @@ def run(args: argparse.Namespace) -> Outcome:
         max_pixels=limit,
         nms=args.nms,
         device=args.device,
+        tiles=tiles_of(args),
     )
     detector = open_detector(args.source, args.weights, args.overrides, options)
     done = detect_in(sources, detector, args.output, max_frames=args.max_frames)

@@ -7,6 +7,7 @@ import { UserError } from "./metadata.js";
 
 const DEFAULT_MODEL = "model.onnx";
 const MAX_THREADS = 4;
+const TILES = { size: 640, overlap: 0.2, whole: true };
 
 /** What the page shows; `result` is that of `Detector.detect` for `image`. */
 export const state = { detector: null, image: null, result: null, camera: null };
@@ -103,7 +104,9 @@ function pixelsOf(source, width, height) {
 
 async function detect(image) {
   if (!state.camera) show(image, null); // a frame of the camera waits for its boxes
-  const result = state.detector ? await state.detector.detect(image) : null;
+  // A camera's pictures are small, and many.
+  const tiles = element("tiles").checked && !state.camera ? TILES : null;
+  const result = state.detector ? await state.detector.detect(image, tiles) : null;
   show(image, result);
 }
 
@@ -209,6 +212,10 @@ onFiles(element("image-input"), ([file]) => showPicture(file));
 onFiles(element("model-input"), loadModel);
 element("camera-button").addEventListener("click", () => begin(toggleCamera));
 element("threshold").addEventListener("input", render);
+element("tiles").addEventListener("change", () =>
+  begin(async () => {
+    if (state.image && !state.camera) await detect(state.image);
+  }));
 addEventListener("resize", render);
 const stage = element("stage");
 stage.addEventListener("dragover", (event) => {

@@ -2,6 +2,7 @@
 import { countPriors, detect } from "./decode.js";
 import { normalize, stretch } from "./image.js";
 import { UserError, embeddedMetadata, parseMetadata } from "./metadata.js";
+import { crop, merge, slices } from "./tiles.js";
 
 export class Detector {
   /**
@@ -53,9 +54,29 @@ export class Detector {
 
   /**
    * @param {ImageData} image
+   * @param {{size, overlap, whole} | null} tiles cuts a large picture into slices
    * @returns {Promise<{detections: object[], milliseconds: {prepare, network, decode, total}}>}
    */
-  async detect(image) {
+  async detect(image, tiles = null) {
+    return tiles ? this.#detectInSlices(image, tiles) : this.#detectOnce(image);
+  }
+
+  async #detectInSlices(image, tiles) {
+    const begin = performance.now();
+    const places = slices(image.height, image.width, tiles);
+    const milliseconds = { prepare: 0, network: 0, decode: 0, total: 0 };
+    const found = [];
+    for (const place of places) {
+      const part = await this.#detectOnce(crop(image, place));
+      found.push(part.detections);
+      for (const key of Object.keys(milliseconds)) milliseconds[key] += part.milliseconds[key];
+    }
+    const detections = merge(found, places, image, this.metadata.nms_threshold);
+    milliseconds.total = performance.now() - begin;
+    return { detections, milliseconds };
+  }
+
+  async #detectOnce(image) {
     const { input } = this.metadata;
     const begin = performance.now();
     const data = normalize(stretch(image, input.height, input.width), input);
