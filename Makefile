@@ -65,6 +65,16 @@ web-serve: $(READY) ## serve the built browser demo on http://localhost:8000
 cpp: $(READY) ## build the C++ programs into output/cpp (the first time minutes: ncnn)
 	@$(PY) projects/nanodet_plus/cpp/build.py $(ARGS)
 
+.PHONY: offline-bundle
+offline-bundle: $(READY) ## pack what a machine without network lacks: [PYTHON_VERSION=3.12] [TORCH=2.11]
+	@$(PY) projects/nanodet_plus/offline/bundle.py \
+	    $(if $(PYTHON_VERSION),--python-version "$(PYTHON_VERSION)") \
+	    $(if $(TORCH),--torch "$(TORCH)") $(ARGS)
+
+.PHONY: gpu-check
+gpu-check: $(READY) ## check and measure training on this machine's GPU (8 minutes)
+	@$(PY) projects/nanodet_plus/benchmarks/gpu_check.py $(ARGS)
+
 # Two processes with a thread each; ARGS="-n 0" runs the tests in one.
 ONE_THREAD = OMP_NUM_THREADS=1 $(PY)
 PYTEST = -m pytest -q -n 2 --dist worksteal tests
@@ -96,12 +106,32 @@ coverage: $(READY) ## run all tests and print the lines that none of them reache
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+# The site needs neither torch nor detectron2: conf.py stands in for what it imports.
+ifdef PYTHON
+DOCS_READY := check-docs
+else
+DOCS_READY := .venv/.docs
+endif
+
+.venv/.docs: pyproject.toml .ci/constraints.txt .ci/setup
+	@.ci/setup "$(BASE_PYTHON)" docs
+
+.PHONY: check-docs
+check-docs:
+	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py --only sphinx furo myst_parser
+
+.PHONY: docs
+docs: $(DOCS_READY) ## build the site into output/docs; warnings and dead links are errors
+	@$(PY) -m sphinx --fail-on-warning --keep-going --quiet -d output/docs_cache docs output/docs
+	@echo "docs: output/docs/index.html"
+
 .PHONY: lint
-lint: TOOLS = ruff mypy
-lint: $(READY) ## check style, format and types (a minute; seconds when run again)
+lint: TOOLS = ruff mypy codespell_lib
+lint: $(READY) ## check style, format, types and spelling (a minute; seconds when run again)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2
 
 .PHONY: format
 format: TOOLS = ruff

@@ -31,22 +31,27 @@ PACKAGES = {
     "yaml": "pyyaml",
 }
 TOOLS = {
+    "codespell_lib": "codespell",
     "coverage": "coverage",
+    "furo": "furo",
     "hypothesis": "hypothesis",
     "mypy": "mypy",
+    "myst_parser": "myst-parser",
     "pytest": "pytest",
     "ruff": "ruff",
+    "sphinx": "sphinx",
     "xdist": "pytest-xdist",
 }
 # What uses these says so itself, or is skipped; all else runs without them.
 OPTIONAL = ("hypothesis", "timm")
 
 
-def complaint(tools: list[str]) -> tuple[str, bool]:
+def complaint(tools: list[str], *, only: bool = False) -> tuple[str, bool]:
     """Finds out what is missing.
 
     Args:
         tools: the development tools that the caller is going to use.
+        only: whether these are all that it uses, so that the package need not run.
 
     Returns:
         The sentence, empty if all is there, and whether one can go on nevertheless.
@@ -56,12 +61,12 @@ def complaint(tools: list[str]) -> tuple[str, bool]:
         wanted = ".".join(map(str, MIN_PYTHON))
         found = sys.version.split()[0]
         return f"{python} is Python {found}, but {wanted} or later is required.", False
-    wanted = {**PACKAGES, **{tool: TOOLS[tool] for tool in tools}}
+    wanted = {**({} if only else PACKAGES), **{tool: TOOLS[tool] for tool in tools}}
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     advice = []
     if missing:
         advice.append(f"`{python} -m pip install {' '.join(wanted[name] for name in missing)}`")
-    if importlib.util.find_spec("detectron2") is None:
+    if not only and importlib.util.find_spec("detectron2") is None:
         missing.append("detectron2")
         advice.append(f"`{python} nanodet_d2/get_detectron2.py`")
     if not missing:
@@ -75,11 +80,16 @@ def complaint(tools: list[str]) -> tuple[str, bool]:
 
 
 def main(tools: list[str]) -> int:
-    """Returns 1, after the sentence, if something is missing that one cannot do without."""
+    """Returns 1, after the sentence, if something is missing that one cannot do without.
+
+    ``--only`` before the tools: nothing else is needed.
+    """
+    only = tools[:1] == ["--only"]
+    tools = tools[only:]
     unknown = sorted(set(tools) - set(TOOLS))
     if unknown:
         raise ValueError(f"unknown tools {unknown}; allowed are {list(TOOLS)}")
-    sentence, usable = complaint(tools)
+    sentence, usable = complaint(tools, only=only)
     if sentence:
         print(sentence, file=sys.stderr)
     return int(not usable)

@@ -247,15 +247,25 @@ def fetch_commit(git: str, folder: Path, env: Mapping[str, str]) -> Path:
 
 def from_archive(options: argparse.Namespace, folder: Path) -> str:
     """Source 3: the Python packages of the v0.6 source archive."""
-    env = with_build_tools(folder)
-    archive = options.archive or download_archive(folder, env)
-    verify_sha256(archive, ARCHIVE_SHA256)
-    wheel = build_wheel(unpack(archive, folder / "source"), folder / "wheel", env)
+    wheel = python_wheel(folder, archive=options.archive)
     install = [sys.executable, "-m", "pip", "install"]
     # Twice: the first replaces whatever is there, the second adds the dependencies not yet here.
     run([*install, "--no-deps", "--force-reinstall", wheel], cwd=folder)
     run([*install, *options.pip_args, wheel], cwd=folder)
     return probe(folder)
+
+
+def python_wheel(folder: Path, *, archive: Optional[Path] = None) -> Path:
+    """Builds, in a folder, the wheel of source 3, which is for any Python on any system.
+
+    Args:
+        folder: an empty one.
+        archive: a local copy of the source archive; fetched if None.
+    """
+    env = with_build_tools(folder)
+    archive = archive or download_archive(folder, env)
+    verify_sha256(archive, ARCHIVE_SHA256)
+    return build_wheel(unpack(archive, folder / "source"), folder / "wheel", env)
 
 
 def download_archive(folder: Path, env: Mapping[str, str]) -> Path:

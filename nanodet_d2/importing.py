@@ -22,11 +22,13 @@ _NEEDED = ("torch", "detectron2")
 # What runs without them; the command imports what it is asked for.
 _ANYWHERE = (
     "__main__",
+    "batch",
     "cli",
     "conformance",
     "env",
     "get_detectron2",
     "runtime",
+    "serving",
     "tracking",
     "zoo",
 )

@@ -55,8 +55,19 @@ def isolated(name: str) -> bool:
     return environment is not None and environment.ready
 
 
-# All formats; those whose converter takes a minute are marked slow.
-SLOW_FORMATS = ("coreml", "executorch", "litert")
+def formats_here(kind: str = "raw") -> list[str]:
+    """Formats whose files of a kind can be written and run on this machine."""
+    found = []
+    for name, format in formats().items():
+        packages = () if isolated(name) else format.packages
+        needed = [*packages, format.backend.needs()]
+        if all(importlib.util.find_spec(x) for x in needed):
+            found.append(name)
+    return [x for x in found if kind == "raw" or f"kind {kind}" in formats()[x].options]
+
+
+# All formats; those that are less used, or whose converter takes a minute, are marked slow.
+SLOW_FORMATS = ("coreml", "executorch", "litert", "mnn", "tensorrt")
 FORMAT_CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_FORMATS else [])
     for name in formats()
@@ -79,6 +90,10 @@ def random_state(config: str, overrides: Sequence[str]) -> dict[str, torch.Tenso
     with torch.no_grad():
         model.head(model.neck(model.backbone(torch.randn(4, 3, 128, 128))))
     model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # a channel that the batch left dead would make hundreds of what another image has there
+            module.running_var.clamp_(min=0.01 * float(module.running_var.mean()))
     ends = getattr(model.head, "predictors", None)
     for predictor in ends or (model.head.class_predictor, model.head.box_predictor):
         for conv in predictor.modules():

@@ -54,7 +54,10 @@ sys.exit(main(["env", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize("missing", [("detectron2",), ("torch", "torchvision", "detectron2")])
+@pytest.mark.parametrize(
+    "missing",
+    [pytest.param(("detectron2",), marks=pytest.mark.slow), ("torch", "torchvision", "detectron2")],
+)
 def test_the_report_alone_needs_neither(missing):
     done = run_without(missing, REPORT)
     report = read(done.stdout)

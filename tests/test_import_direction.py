@@ -13,7 +13,7 @@ PACKAGE = "nanodet_d2"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("shipping",),
+    ("shipping", "batch", "serving"),
     ("benchmark",),
     ("predictor",),
     ("export", "doctor", "env"),
@@ -36,6 +36,7 @@ ONLY = {
     "modeling.registering": set(),
     "data": {"runtime"},
     "checkpoint": {"runtime"},
+    "batch": {"conformance", "runtime"},
     "conformance": {"runtime"},
     "tracking": {"runtime"},
     "sahi_model": {"runtime"},

@@ -27,7 +27,7 @@ def run(program: str) -> subprocess.CompletedProcess:
     "imports",
     [
         "import nanodet_d2.runtime, detectron2.data\nfrom detectron2 import modeling",
-        "import detectron2.modeling, nanodet_d2",
+        pytest.param("import detectron2.modeling, nanodet_d2", marks=pytest.mark.slow),
     ],
     ids=["before", "after"],
 )

@@ -79,6 +79,7 @@ def test_what_the_metadata_tells(unpacked):
     assert "nanodet-d2 = nanodet_d2.cli:main" in scripts.read_text()
 
 
+@pytest.mark.slow
 def test_configs_load_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
     pytest.importorskip("detectron2")
     code = (

@@ -15,7 +15,7 @@ import torch
 from nanodet_d2 import zoo
 from nanodet_d2.export.loading import load_model
 from nanodet_d2.resolve import resolve
-from tests.serving import serve
+from tests.web_server import serve
 
 M = "nanodet-plus-m-416"
 QUICK = """

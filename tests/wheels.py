@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import venv
@@ -13,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import load_script
+
 ROOT = Path(__file__).resolve().parents[1]
-BUILD_INPUT = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "nanodet_d2", "configs")
 PROJECT_CONFIGS = sorted(ROOT.glob("projects/*/configs"))
-CACHES = shutil.ignore_patterns("__pycache__")  # other processes may be writing them
+bundle = load_script(ROOT / "projects" / "nanodet_plus" / "offline" / "bundle.py")
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
@@ -28,22 +28,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
     for name in ("pip", "setuptools", "wheel"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"building a wheel needs {name}")
-    for name in BUILD_INPUT:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=CACHES)
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, source)
-    for configs in PROJECT_CONFIGS:
-        shutil.copytree(configs, source / configs.relative_to(ROOT), ignore=CACHES)
-    flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *flags, str(folder), str(source)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    return bundle.project_wheel(source, folder)
 
 
 class Environment:

@@ -37,7 +37,11 @@ _PALETTE = [tuple(map(int, color)) for color in colormap(rgb=True, maximum=255)]
 
 
 def num_classes(data: Mapping[str, Any]) -> int:
-    """Number of classes of the ``data`` section."""
+    """Number of classes of the ``data`` section.
+
+    Args:
+        data: the ``data`` section of a config, which names the classes or the files they are in.
+    """
     return len(class_names(data))
 
 

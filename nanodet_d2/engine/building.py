@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.config import instantiate
@@ -19,6 +19,8 @@ from nanodet_d2.data.registered import import_user_code
 from nanodet_d2.data.splits import names_for_model
 from nanodet_d2.modeling import NanoDetPlus
 from nanodet_d2.modeling.backbone import without_pretrained_weights
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def uses_gpu(cfg: DictConfig) -> bool:
@@ -36,9 +38,25 @@ def build_model(cfg: DictConfig, *, checkpoint_follows: bool = False) -> NanoDet
     context = without_pretrained_weights() if checkpoint_follows else contextlib.nullcontext()
     with context:
         model = instantiate(cfg.model).to(cfg.train.device)
-    if cfg.train.channels_last:  # convolutions take the layout of their weights
-        model = model.to(memory_format=torch.channels_last)
+    return with_channels_last(model) if cfg.train.channels_last else model
+
+
+def with_channels_last(model: _Model) -> _Model:
+    """The model with its convolutions in channels_last: they take the layout of their weights.
+
+    All but those of 1 x 1 with a stride and few channels, as in the stem of RepVGG: on CPUs their
+    backward pass writes beyond its memory in that layout (seen with torch 2.15, one to eight
+    channels, an even size of the image), which ends the process sooner or later.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d) and _overruns(m):
+            m.weight.data = m.weight.data.clone(memory_format=torch.contiguous_format)
     return model
+
+
+def _overruns(conv: nn.Conv2d) -> bool:
+    return tuple(conv.kernel_size) == (1, 1) and max(conv.stride) > 1 and conv.in_channels <= 8
 
 
 def build_optimizer_of(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanodet_d2.runtime.metadata import ExportMetadata
+from nanodet_d2.runtime.metadata import FIT, ExportMetadata
 
 # The image, as the evaluation's warp makes it with all its bits: each output pixel is between two
 # rows and two columns; it takes them by a product with their weights. (ONNX's Resize differs by
@@ -16,11 +16,13 @@ from nanodet_d2.runtime.metadata import ExportMetadata
 # the image and gathering rows again is several times as fast as gathering pixels.)
 BEFORE = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
-before (uint8[rows, columns, 3] image) => (float[1, 3, {height}, {width}] data, int64[2] image_size)
+before (uint8[rows, columns, 3] image)
+    => (float[1, 3, {height}, {width}] data, int64[2] image_size{place})
 <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}>
 {{
     whole_shape = Shape (image)
     image_size = Slice (whole_shape, zero, two)
+    {fit}
     {y_axis}
     {x_axis}
     flat_form = Constant <value_ints = [0, -1]> ()
@@ -46,14 +48,15 @@ before (uint8[rows, columns, 3] image) => (float[1, 3, {height}, {width}] data, 
     std = Constant <value = float[3, 1] {{{std}}}> ()
     centred = Sub (ordered, mean)
     normal = Div (centred, std)
-    planes = Transpose <perm = [1, 2, 0]> (normal)
+    {cover}
+    planes = Transpose <perm = [1, 2, 0]> ({normal})
     data = Unsqueeze (planes, zero)
 }}
 """
 
-# For one axis: the position i * in / out in 1/32 of a pixel, rounded half to even; the pixels on
-# both sides of it and their weights, 0 for one beyond the edge, which OpenCV takes for black.
-AXIS = """
+# For one axis of a stretched image: the position i * in / out in 1/32 of a pixel, rounded half to
+# even, as the pixel before it and what the next one has of the mixture.
+STRETCHED = """
     {n}_in = Slice (image_size, {first}, {last})
     {n}_index = Constant <value_ints = [{indices}]> ()
     {n}_64 = Constant <value_ints = [64]> ()
@@ -74,32 +77,96 @@ AXIS = """
     {n}_excess = Cast <to = 7> ({n}_lowered)
     {n}_position = Sub ({n}_upward, {n}_excess)
     {n}_low = Div ({n}_position, {n}_32)
-    {n}_next = Add ({n}_low, one)
-    {n}_edge = Sub ({n}_in, one)
-    {n}_high = Min ({n}_next, {n}_edge)
-    {n}_column_form = Constant <value_ints = [-1, 1]> ()
-    {n}_low_column = Reshape ({n}_low, {n}_column_form)
-    {n}_high_column = Reshape ({n}_high, {n}_column_form)
-    {n}_neighbours = Concat <axis = 1> ({n}_low_column, {n}_high_column)
     {n}_rest = Mod ({n}_position, {n}_32)
     {n}_real = Cast <to = 1> ({n}_rest)
     {n}_step = Constant <value = float {{0.03125}}> ()
     {n}_share = Mul ({n}_real, {n}_step)
+"""
+
+# Where an image that keeps its proportions lies: ``preprocess.fit_of`` in the same float64, rows
+# before columns.
+FIT_BEFORE = """
+    size_64 = Cast <to = 11> (image_size)
+    room = Constant <value_ints = [{height}, {width}]> ()
+    room_64 = Cast <to = 11> (room)
+    two_64 = Cast <to = 11> (two)
+    ratios = Div (room_64, size_64)
+    ratio = ReduceMin (ratios)
+    covered_real = Mul (size_64, ratio)
+    covered_whole = Cast <to = 7> (covered_real)
+    covered = Max (covered_whole, one)
+    covered_64 = Cast <to = 11> (covered)
+    factors = Div (covered_64, size_64)
+    factor_64 = ReduceMin (factors)
+    scaled_size = Mul (size_64, factor_64)
+    left_over = Sub (covered_64, scaled_size)
+    shift_64 = Div (left_over, two_64)
+    factor = Cast <to = 1> (factor_64)
+    shift = Cast <to = 1> (shift_64)
+"""
+
+# For one axis of it: (i - shift) / factor in 1/32 of a pixel, in the same form; and whether i lies
+# in the image.
+FITTED = """
+    {n}_in = Slice (image_size, {first}, {last})
+    {n}_index = Constant <value_ints = [{indices}]> ()
+    {n}_index_64 = Cast <to = 11> ({n}_index)
+    {n}_shift = Slice (shift_64, {first}, {last})
+    {n}_moved = Sub ({n}_index_64, {n}_shift)
+    {n}_place = Div ({n}_moved, factor_64)
+    {n}_32 = Constant <value_ints = [32]> ()
+    {n}_steps = Cast <to = 11> ({n}_32)
+    {n}_exact = Mul ({n}_place, {n}_steps)
+    {n}_rounded = Round ({n}_exact)
+    {n}_position = Div ({n}_rounded, {n}_steps)
+    {n}_low_64 = Floor ({n}_position)
+    {n}_low = Cast <to = 7> ({n}_low_64)
+    {n}_rest = Sub ({n}_position, {n}_low_64)
+    {n}_share = Cast <to = 1> ({n}_rest)
+    {n}_covered = Slice (covered, {first}, {last})
+    {n}_seen_bool = Less ({n}_index, {n}_covered)
+    {n}_seen = Cast <to = 1> ({n}_seen_bool)
+"""
+
+# The pixels on both sides of a position and their weights, 0 for one beyond an edge, which OpenCV
+# takes for black.
+NEIGHBOURS = """
+    {n}_edge = Sub ({n}_in, one)
+    {n}_next = Add ({n}_low, one)
     {n}_whole = Constant <value = float {{1.0}}> ()
     {n}_other = Sub ({n}_whole, {n}_share)
-    {n}_inside = LessOrEqual ({n}_next, {n}_edge)
-    {n}_mask = Cast <to = 1> ({n}_inside)
-    {n}_masked = Mul ({n}_share, {n}_mask)
+    {n}_low_raised = Max ({n}_low, zero)
+    {n}_low_pixel = Min ({n}_low_raised, {n}_edge)
+    {n}_low_is_pixel = Equal ({n}_low_pixel, {n}_low)
+    {n}_low_mask = Cast <to = 1> ({n}_low_is_pixel)
+    {n}_low_masked = Mul ({n}_other, {n}_low_mask)
+    {n}_next_raised = Max ({n}_next, zero)
+    {n}_next_pixel = Min ({n}_next_raised, {n}_edge)
+    {n}_next_is_pixel = Equal ({n}_next_pixel, {n}_next)
+    {n}_next_mask = Cast <to = 1> ({n}_next_is_pixel)
+    {n}_next_masked = Mul ({n}_share, {n}_next_mask)
+    {n}_column_form = Constant <value_ints = [-1, 1]> ()
+    {n}_low_column = Reshape ({n}_low_pixel, {n}_column_form)
+    {n}_next_column = Reshape ({n}_next_pixel, {n}_column_form)
+    {n}_neighbours = Concat <axis = 1> ({n}_low_column, {n}_next_column)
     {n}_form = Constant <value_ints = [-1, 1, 1]> ()
-    {n}_low_weight = Reshape ({n}_other, {n}_form)
-    {n}_high_weight = Reshape ({n}_masked, {n}_form)
-    {n}_weights = Concat <axis = 2> ({n}_low_weight, {n}_high_weight)
+    {n}_low_weight = Reshape ({n}_low_masked, {n}_form)
+    {n}_next_weight = Reshape ({n}_next_masked, {n}_form)
+    {n}_weights = Concat <axis = 2> ({n}_low_weight, {n}_next_weight)
+"""
+
+# What lies beyond a fitted image is the mean colour, 0.
+COVER = """
+    by_rows = Mul (normal, y_seen)
+    x_seen_form = Constant <value_ints = [-1, 1, 1]> ()
+    x_seen_column = Reshape (x_seen, x_seen_form)
+    visible = Mul (by_rows, x_seen_column)
 """
 
 # Class-wise NMS of every (prior, class) pair above the threshold; boxes in pixels of the image.
 AFTER = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
-after (float[1, P, 4] all_boxes, float[1, P, C] all_scores, int64[2] size)
+after (float[1, P, 4] all_boxes, float[1, P, C] all_scores, int64[2] size{place})
     => (float[K, 4] boxes, float[K] scores, int64[K] classes)
 <int64[1] limit = {{{max_detections}}}, float[1] iou = {{{nms_threshold}}},
  float[1] lowest = {{{score_threshold}}}, int64[1] batch_axis = {{0}},
@@ -119,10 +186,23 @@ after (float[1, P, 4] all_boxes, float[1, P, C] all_scores, int64[2] size)
     corners = Constant <value_ints = [1, 0, 1, 0]> ()
     whole = Gather (size, corners)
     real_size = Cast <to = 1> (whole)
+    {back}
+}}
+"""
+
+STRETCHED_BACK = """
     network = Constant <value = float[4] {{{width}, {height}, {width}, {height}}}> ()
     factors = Div (real_size, network)
     boxes = Mul (inside, factors)
-}}
+"""
+
+FITTED_BACK = """
+    edges = Gather <axis = 0> (box_shift, corners)
+    moved = Sub (inside, edges)
+    scaled = Div (moved, box_factor)
+    least = Constant <value = float {{0.0}}> ()
+    from_zero = Max (scaled, least)
+    boxes = Min (from_zero, real_size)
 """
 
 
@@ -145,34 +225,44 @@ def add_image_and_nms(decoded: Any, metadata: ExportMetadata) -> Any:
     decoded = compose.add_prefix(decoded, "network/")  # keeps its names apart from the others
     joined = compose.merge_models(before, decoded, io_map=[("data", "network/data")])
     ends = {"network/boxes": "all_boxes", "network/scores": "all_scores", "image_size": "size"}
+    if metadata.input.resize == FIT:
+        ends.update(shift="box_shift", factor="box_factor")
     return compose.merge_models(joined, after, io_map=list(ends.items()))
 
 
 def _before(metadata: ExportMetadata, **versions: int) -> str:
     x = metadata.input
+    fits = x.resize == FIT
     return BEFORE.format(
-        y_axis=_axis("y", x.height, "zero", "one"),
-        x_axis=_axis("x", x.width, "one", "two"),
+        place=", float[2] shift, float[1] factor" if fits else "",
+        fit=FIT_BEFORE.format(height=x.height, width=x.width) if fits else "",
+        y_axis=_axis("y", x.height, "zero", "one", fits=fits),
+        x_axis=_axis("x", x.width, "one", "two", fits=fits),
         order=[2, 1, 0] if x.channel_order == "RGB" else [0, 1, 2],
         mean=", ".join(map(repr, x.mean)),
         std=", ".join(map(repr, x.std)),
         height=x.height,
         width=x.width,
+        cover=COVER if fits else "",
+        normal="visible" if fits else "normal",
         **versions,
     )
 
 
-def _axis(name: str, out: int, first: str, last: str) -> str:
+def _axis(name: str, out: int, first: str, last: str, *, fits: bool) -> str:
     indices = ", ".join(map(str, range(out)))
-    return AXIS.format(n=name, indices=indices, out=out, two_out=2 * out, first=first, last=last)
+    text = (FITTED if fits else STRETCHED) + NEIGHBOURS
+    return text.format(n=name, indices=indices, out=out, two_out=2 * out, first=first, last=last)
 
 
 def _after(metadata: ExportMetadata, **versions: int) -> str:
+    x = metadata.input
+    fits = x.resize == FIT
     return AFTER.format(
+        place=", float[2] box_shift, float[1] box_factor" if fits else "",
+        back=(FITTED_BACK if fits else STRETCHED_BACK).format(height=x.height, width=x.width),
         max_detections=metadata.max_detections,
         nms_threshold=metadata.nms_threshold,
         score_threshold=metadata.score_threshold,
-        height=metadata.input.height,
-        width=metadata.input.width,
         **versions,
     )

@@ -113,11 +113,18 @@ def check_resize(job: Job, resize: str) -> None:
     Raises:
         ValueError: saying what is allowed.
     """
-    wrong = [f"--kind {job.kind}"] * (job.kind == "end2end") + ["--kit"] * job.kit
+    stretching = [name for name in job.formats if not find_format(name).fits_images]
+    wrong = [f"--format {', '.join(stretching)}"] * bool(stretching) + ["--kit"] * job.kit
+    if job.kind == "end2end":
+        rough = [name for name in job.formats if not find_format(name).has_float64]
+        wrong += [f"--kind end2end of {', '.join(rough)}"] * bool(rough)
     if resize == FIT and wrong:
+        fitting = [x for x, y in formats().items() if y.fits_images]
+        exact = [x for x, y in formats().items() if y.has_float64 and "kind end2end" in y.options]
         raise ValueError(
             f"{' and '.join(wrong)} with a model whose images keep their proportions (RandomWarp "
-            "with keep_ratio=True); allowed: --kind raw and decoded, without a kit"
+            f"with keep_ratio=True); allowed: --kind raw and decoded of "
+            f"{', '.join(fitting)}, end2end of {', '.join(exact)}, without a kit"
         )
 
 

@@ -13,6 +13,7 @@ files, turned by their EXIF data or not. It differs for these:
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -110,6 +111,17 @@ def read_file(
         return _pixels(image, at_least)
 
 
+def read_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As :func:`read_file`, of a file's content; ``name`` stands for it in errors."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        with _named(name):
+            return _decode_by_opencv(np.frombuffer(data, np.uint8), max_pixels)
+    with _named(name), _recognised(io.BytesIO(data), max_pixels) as image:
+        return _pixels(image, None)
+
+
 def file_size(path: str, *, max_pixels: int = _MAX_PIXELS_OF_PILLOW) -> tuple[int, int]:
     """(height, width) from an image's header, as it is shown. Needs Pillow.
 
@@ -168,14 +180,18 @@ def _turned(image: Image.Image) -> Image.Image:
 def _read_by_opencv(path: str, max_pixels: int) -> np.ndarray:
     with _named(path):
         _require_content(path)
-        data = np.fromfile(path, np.uint8)
-        if _SIGNATURES.match(data[:12].tobytes()) is None:
-            raise OSError(f"not an image of the formats {', '.join(FORMATS)}")
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if image is None:
-            raise OSError("damaged, or of a kind that OpenCV does not read")
-        _require_pixels(image.shape[1], image.shape[0], max_pixels)
-        return image
+        return _decode_by_opencv(np.fromfile(path, np.uint8), max_pixels)
+
+
+def _decode_by_opencv(data: np.ndarray, max_pixels: int) -> np.ndarray:
+    _require_bytes(len(data))
+    if _SIGNATURES.match(data[:12].tobytes()) is None:
+        raise OSError(f"not an image of the formats {', '.join(FORMATS)}")
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise OSError("damaged, or of a kind that OpenCV does not read")
+    _require_pixels(image.shape[1], image.shape[0], max_pixels)
+    return image
 
 
 def _shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
@@ -214,24 +230,34 @@ def _tells_more_at_its_end(png: IO[bytes]) -> bool:
 
 @contextmanager
 def _opened(path: str, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """The image, of which only the header has been read."""
+    """The image of a file, of which only the header has been read."""
+    _require_content(path)
+    with open(path, "rb") as file, _recognised(file, max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _recognised(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     from PIL import Image, UnidentifiedImageError
 
-    _require_content(path)
-    with open(path, "rb") as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise OSError(f"not an image of the formats {', '.join(FORMATS)}") from error
-        with image:
-            _require_pixels(*image.size, max_pixels)
-            yield image
+    _require_bytes(file.seek(0, os.SEEK_END))
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise OSError(f"not an image of the formats {', '.join(FORMATS)}") from error
+    with image:
+        _require_pixels(*image.size, max_pixels)
+        yield image
 
 
 def _require_content(path: str) -> None:
     if not os.path.isfile(path):  # a pipe or a device would never end
         raise OSError("no such file" if not os.path.exists(path) else "not a regular file")
-    if os.path.getsize(path) == 0:
+
+
+def _require_bytes(count: int) -> None:
+    if count == 0:
         raise OSError("the file is empty")
 
 

@@ -6,7 +6,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,7 @@ class Results:
 
     def describe(self, frame: Frame, found: Detections) -> dict[str, Any]:
         """The line of a frame."""
-        height, width = frame.image.shape[:2]
-        picture: dict[str, Any] = {"file_name": frame.name}
-        picture.update({} if frame.number is None else {"frame": frame.number})
-        detections = []
-        rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
-        for (x0, y0, x1, y1), score, label in rows:
-            box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
-            detections.append(
-                {"category_id": label + 1, "category": self.class_names[label], "bbox": box,
-                 "area": round(box[2] * box[3], 2), "score": round(score, 5)}
-            )  # fmt: skip
-        picture.update(width=width, height=height, detections=detections)
-        return picture
+        return picture_row(frame.name, found, number=frame.number)
 
     def add_picture(self, picture: dict[str, Any]) -> None:
         """Append a line."""
@@ -88,19 +76,13 @@ class Results:
             OSError: if it cannot be written; the lines are still there.
         """
         self._file.close()
-        part = self.path.with_suffix(".part")
-        with open(part, "w", encoding="utf-8") as file:
-            for i, (name, entries) in enumerate(self.sections().items()):
-                file.write((", " if i else "{") + json.dumps(name) + ": [")
-                _write_all(file, entries)
-                file.write("]")
-            file.write("}")
-        os.replace(part, self.path)
+        write_sections(self.path, self.sections())
 
     def sections(self) -> dict[str, Iterable[dict[str, Any]]]:
         """Of the COCO file."""
-        names = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
-        return {"categories": names, "images": self._images(), "annotations": self._annotations()}
+        images, annotations = self._images(), self._annotations()
+        categories = categories_of(self.class_names)
+        return {"categories": categories, "images": images, "annotations": annotations}
 
     def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The lines again, numbered from 1."""
@@ -108,18 +90,73 @@ class Results:
             yield from enumerate(map(json.loads, file), 1)
 
     def _images(self) -> Iterator[dict[str, Any]]:
-        for number, picture in self.read():
-            del picture["detections"]
-            yield {"id": number, **picture}
+        return images_of(self.read())
 
     def _annotations(self) -> Iterator[dict[str, Any]]:
-        ids = itertools.count(1)
-        for number, picture in self.read():
-            for found in picture["detections"]:
-                del found["category"]
-                yield {"id": next(ids), "image_id": number, **found, "iscrowd": 0}
+        return annotations_of(self.read())
 
 
-def _write_all(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+def picture_row(name: str, found: Detections, *, number: int | None = None) -> dict[str, Any]:
+    """What is written of a picture: its size, and boxes as COCO has them, [x, y, width, height].
+
+    Args:
+        number: of the frame within a video.
+    """
+    height, width = found.image_size
+    row: dict[str, Any] = {"file_name": name}
+    row.update({} if number is None else {"frame": number})
+    detections = []
+    rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist())
+    for (x0, y0, x1, y1), score, label in rows:
+        box = [round(x, 2) for x in (x0, y0, x1 - x0, y1 - y0)]
+        detections.append(
+            {"category_id": label + 1, "category": found.class_names[label], "bbox": box,
+             "area": round(box[2] * box[3], 2), "score": round(score, 5)}
+        )  # fmt: skip
+    row.update(width=width, height=height, detections=detections)
+    return row
+
+
+def categories_of(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of a COCO data set."""
+    return [{"id": i + 1, "name": name} for i, name in enumerate(class_names)]
+
+
+def images_of(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """A COCO data set's images, of numbered rows as :func:`picture_row` makes them."""
+    for number, row in rows:
+        yield {"id": number, **{k: v for k, v in row.items() if k != "detections"}}
+
+
+def annotations_of(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The annotations that go with :func:`images_of`."""
+    ids = itertools.count(1)
+    for number, row in rows:
+        for found in row["detections"]:
+            box = {k: v for k, v in found.items() if k != "category"}
+            yield {"id": next(ids), "image_id": number, **box, "iscrowd": 0}
+
+
+def write_sections(path: Path, sections: Mapping[str, Any]) -> None:
+    """Write a json object of lists, which may be iterators, and objects; under another name first.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    part = path.with_suffix(".part")
+    with open(part, "w", encoding="utf-8") as file:
+        for i, (name, entries) in enumerate(sections.items()):
+            file.write((", " if i else "{") + json.dumps(name) + ": ")
+            if isinstance(entries, Mapping):
+                file.write(json.dumps(entries))
+            else:
+                _write_list(file, entries)
+        file.write("}")
+    os.replace(part, path)
+
+
+def _write_list(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+    file.write("[")
     for i, entry in enumerate(entries):
         file.write((", " if i else "") + json.dumps(entry))
+    file.write("]")

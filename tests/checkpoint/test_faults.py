@@ -47,7 +47,8 @@ def large(path: Path, **options) -> str:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory by /proc")
-@pytest.mark.parametrize("zipped", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("zipped", [True, False])
 def test_lack_of_memory_is_not_taken_for_damage(tmp_path, zipped):
     """In a process of its own: earlier tests' may have address space in reserve."""
     path = large(tmp_path / "model_0000003.pth", _use_new_zipfile_serialization=zipped)

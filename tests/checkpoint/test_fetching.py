@@ -10,7 +10,7 @@ import torch
 
 from nanodet_d2.checkpoint import read_weights
 from nanodet_d2.checkpoint.fetching import cached_path, local_path, sha256
-from tests.serving import serve
+from tests.web_server import serve
 
 
 @pytest.fixture(autouse=True)

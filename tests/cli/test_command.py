@@ -14,8 +14,8 @@ from nanodet_d2.cli.verb import Outcome, load_verbs
 from nanodet_d2.export.verify import Mismatch
 
 VERBS = [
-    *("benchmark", "check", "convert", "data", "doctor", "env", "eval"),
-    *("export", "info", "kit", "predict", "ship", "track", "train", "zoo"),
+    *("batch", "benchmark", "check", "convert", "data", "doctor", "env", "eval"),
+    *("export", "info", "kit", "predict", "serve", "ship", "track", "train", "zoo"),
 ]
 
 
@@ -69,6 +69,10 @@ def test_it_is_a_module_as_well():
         (["zoo", "--fetsch"], "unrecognized arguments: --fetsch"),
         (["zoo", "a=b"], "invalid choice: 'a=b'"),
         (["predict", "model.onnx"], "the following arguments are required: INPUT"),
+        (["batch", "model.onnx", "a.jpg"], "the following arguments are required: --output"),
+        (["batch", "nothing.onnx", "a.jpg", "--output", "out"], "exported file nothing.onnx not"),
+        (["batch", "nothing.onnx", ".", "--output", "out"], "out lies in ., whose pictures are"),
+        (["batch", "a.onnx", "a.jpg", "--output", "o", "--review", "-1"], "review -1; allowed: 0"),
         (["predict", "nothing.onnx", "nowhere.jpg"], "nowhere.jpg is neither a file, a folder"),
         (["info", "nothing.onnx"], "exported file nothing.onnx not found"),
         (["info", "model.txt"], "model.txt is no model"),

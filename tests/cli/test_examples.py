@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
-import shutil
+import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
-import cv2
 import pytest
-import torch
 
 from nanodet_d2 import cli, zoo
 from nanodet_d2.cli.verb import load_verbs
-from nanodet_d2.data.shapes import draw_picture
-from nanodet_d2.data.synthetic import make_shapes_dataset
-from tests.engine.small_training import FAST
+from tests.cli.example_files import PORT, shortened, write_files
 from tests.small_models import require
 
-# Smaller and shorter than the example says: appended to it, so that it decides.
-SHORT = {
-    "train my_config.py": FAST,
-    "train my_data": [
-        *("data.input_size=[64,64]", "dataloader.train.total_batch_size=4", "train.minutes=0.4"),
-        *("dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.device=cpu"),
-    ],
-    "benchmark": ["--rounds", "1"],
-    "export": ["--input-size", "64", "96"],
-    "ship": [
-        *("--formats", "torchscript", "--sizes", "64", "--rounds", "2"),
-        *("--max-ms", "10000", "--max-ap-drop", "100"),
-    ],
-}
-MY_CONFIG = """
-from detectron2.config import LazyConfig
-from nanodet_d2.config import config_path
-
-cfg = LazyConfig.load(str(config_path("nanodet_plus/demo_shapes.py")))
-model, data, dataloader, optimizer = cfg.model, cfg.data, cfg.dataloader, cfg.optimizer
-lr_multiplier, train = cfg.lr_multiplier, cfg.train
-for name in ("train", "val"):
-    data[name].json, data[name].images = f"my/{name}.json", f"my/{name}"
-"""
 COMMANDS = [
     pytest.param(verb, example, id=f"{verb}-{number}")
     for verb, module in load_verbs().items()
@@ -52,49 +28,23 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A folder with all files that the examples name."""
     folder = tmp_path_factory.mktemp("examples")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        _write_data()
-        arguments = ["train", "my_config.py", *FAST, "train.output_dir=trained"]
-        assert cli.main(arguments) == 0
-        shutil.copy("trained/model_final.pth", "model_final.pth")
-        require("onnx", "onnxscript", "onnxslim", "onnxruntime")
-        arguments = ["export", "model_final.pth", "--format", "onnx", "--no-verify"]
-        assert cli.main([*arguments, "--output", "output/export"]) == 0
-        (exported,) = Path("output/export").glob("*.onnx")
-        for end in ("", ".json"):
-            shutil.copy(f"{exported}{end}", f"model.onnx{end}")
-        assert cli.main(["kit", "model.onnx"]) == 0
-        shutil.copytree("model_onnx_kit", "my_port")
-        Path("my_port/expected.json").rename("my_port/result.json")
-        for name in ("nanodet-plus-m-320", "nanodet-plus-m-416"):  # in place of the official ones
-            torch.save({"model": zoo.get(name).state_dict()}, f"weights/{zoo.entry(name).files[1]}")
-        shutil.copy("weights/nanodet-plus-m_416.pth", "nanodet-plus-m_416.ckpt")
-    finally:
-        os.chdir(before)
+    write_files(folder)
     return folder
 
 
-def _write_data() -> None:
-    splits = make_shapes_dataset(Path("drawn"), num_train=12, num_val=4, image_size=96)
-    shutil.copytree("drawn", "my_data")
-    for folder in ("my", "photos", "weights"):
-        Path(folder).mkdir()
-    for split, paths in splits.items():
-        shutil.copy(paths["json"], f"my/{split}.json")
-        shutil.copytree(paths["images"], f"my/{split}")
-    shutil.copytree("my", "my/set", ignore=shutil.ignore_patterns("set"))
-    Path("my_config.py").write_text(MY_CONFIG)
-    picture = draw_picture(0, "val", 0, 96)[0]
-    cv2.imwrite("street.jpg", picture)
-    cv2.imwrite("photos/a.png", picture)
-    clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 96))
-    for _ in range(3):
-        clip.write(picture)
-    clip.release()
+def require_server() -> None:
+    for name in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+        pytest.importorskip(name, reason=f"{name} not installed: pip install 'nanodet-d2[serve]'")
+
+
+def end_when_up() -> None:
+    """Send this process the signal that ends a server, when one answers."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -103,14 +53,13 @@ def test_example(verb, example, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
     monkeypatch.setenv(zoo.FOLDER, str(files / "weights"))
     program, *arguments = shlex.split(example)
+    if verb == "serve":
+        require_server()
+        threading.Thread(target=end_when_up, daemon=True).start()
     if "openvino" in arguments:
         require("openvino", "ncnn", "pnnx")
-    if verb == "track" and "nearest" not in arguments:
-        pytest.importorskip("trackers")
     assert program == "nanodet-d2" and arguments[0] == verb
-    arguments += SHORT.get(verb, SHORT.get(" ".join(arguments[:2]), []))
-    if verb == "train":
-        arguments.append(f"train.output_dir={'trained' if '--resume' in arguments else 'new'}")
+    arguments = shortened(arguments)
     code = cli.main([*arguments, *([] if "--json" in arguments else ["--json"])])
     out, error = capsys.readouterr()
     facts = json.loads(out)

@@ -283,6 +283,7 @@ def demo_config(root, overrides):
     return apply_overrides(LazyConfig.load(str(path)), overrides)
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_twenty_of_two_hundred(root, tmp_path):
     """Ten kinds of broken images, two of each, and two worker processes."""
     shapes = make_shapes_dataset(tmp_path / "set", num_train=200, num_val=2, image_size=96)

@@ -132,9 +132,8 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-@pytest.mark.parametrize(
-    "method", ["forkserver", *(pytest.param(x, marks=pytest.mark.slow) for x in ("fork", "spawn"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
 def test_workers_end_with_a_killed_training(tmp_path, method):
     script, folder = tmp_path / "training.py", tmp_path / "workers"
     script.write_text(TRAINING)

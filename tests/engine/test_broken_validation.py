@@ -35,6 +35,7 @@ def test_all_broken_images_are_named_before_the_first_step(overrides, tmp_path):
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
+@pytest.mark.slow
 def test_both_ranks_end(overrides):
     """None is left waiting for the one that opened them."""
     done = ranks(2, *overrides)

@@ -27,7 +27,7 @@ def alone(shapes_overrides, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("start", "processes"), [pytest.param(torchrun, 2, marks=pytest.mark.slow), (ranks, 3)]
+    ("start", "processes"), [(ranks, 2), pytest.param(torchrun, 3, marks=pytest.mark.slow)]
 )
 def test_together_as_alone(alone, shapes_overrides, tmp_path, start, processes):
     """Whole trainings: each step's batch is the same, and the 8 test images are shared out."""
@@ -73,6 +73,7 @@ def tell_what_is_sent() -> None:
     Trainer.run_step = step
 
 
+@pytest.mark.slow
 def test_a_branch_that_left_is_sent_no_more(alone, shapes_overrides, tmp_path):
     options = [*OVERRIDES, *shapes_overrides, f"train.output_dir={tmp_path}"]
     ranks(2, *options, patch=tell_what_is_sent).check()
@@ -84,6 +85,7 @@ def test_a_branch_that_left_is_sent_no_more(alone, shapes_overrides, tmp_path):
     assert sent == [sum(sizes.values())] * 4 + [without] * 2  # model.aux_detach_iter=4
 
 
+@pytest.mark.slow
 def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     """Each rank's batch norms have seen other images than the other's."""
     options = [*OVERRIDES, *shapes_overrides, "model.freeze_norm=false", "optimizer.lr=0.01"]
@@ -101,6 +103,7 @@ def test_ranks_evaluate_the_model_that_is_saved(shapes_overrides, tmp_path):
     assert [x["score"] for x in of_two] == pytest.approx([x["score"] for x in of_one], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fewer_images_than_ranks(shapes, tmp_path):
     """One image and three ranks: two ranks have nothing to evaluate, one image has no box."""
     content = json.loads(Path(shapes["val"]["json"]).read_text())

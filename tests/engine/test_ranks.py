@@ -38,10 +38,11 @@ def keep_gradients(dtype: torch.dtype) -> None:
     trainer.Trainer.run_step = step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "norms, dtype",
     [
-        pytest.param("model.freeze_norm=true", torch.float32, marks=pytest.mark.slow),
+        ("model.freeze_norm=true", torch.float32),
         # In float32 torch's batch norm of one process is 7e-3 off its own float64 here: rounding
         # decides between equal maxima and the signs of zeros. detectron2's of two is 2e-5 off.
         ("train.sync_norm=true", torch.float64),
@@ -99,6 +100,7 @@ def lose_its_way() -> None:
     NanoDetPlusHead.losses, trainer.save_report = losses, slowly
 
 
+@pytest.mark.slow
 def test_a_bad_loss_of_one_rank_is_reported(shapes_overrides, tmp_path):
     options = [*OVERRIDES, *shapes_overrides, f"train.output_dir={tmp_path}"]
     done = ranks(2, *options, patch=lose_its_way)

@@ -26,12 +26,15 @@ from nanodet_d2.modeling import NanoDetPlusHead
 from tests.engine.launching import CONFIG
 from tests.engine.small_training import SMALL
 from tests.forking import forks
+from tests.scripts import load_script
 
 try:
     import resource
 except ImportError:
     resource = None
 
+gpu_check = load_script(CONFIG.parents[1] / "benchmarks" / "gpu_check.py")
+final, first_difference = gpu_check.resume.final_checkpoint, gpu_check.resume.first_difference
 OVERRIDES = [
     *SMALL,
     "dataloader.train.total_batch_size=4",
@@ -77,27 +80,8 @@ def outcome(folder: Path) -> tuple[dict, list[dict], dict]:
     return final(folder), log, best
 
 
-def final(folder: Path) -> dict:
-    """The last checkpoint, without the one thing that differs: the folder, which its card tells."""
-    content = read_file(str(folder / "model_final.pth"))
-    card = content["card"]
-    content["card"] = {**card, "name": "", "config": card["config"].replace(str(folder), "")}
-    return content
-
-
-def assert_same(a, b, where: str = "") -> None:
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b)):
-            assert_same(x, y, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
+def assert_same(a, b) -> None:
+    assert first_difference(a, b) == ""
 
 
 @pytest.mark.slow

@@ -9,17 +9,15 @@ import torch
 from detectron2.config import LazyConfig
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from torch.profiler import ProfilerActivity, profile
 
 from nanodet_d2.engine import EMAHook, ModelEMA
 from nanodet_d2.engine.building import build_model, build_optimizer_of
 from nanodet_d2.engine.trainer import Trainer
+from tests.scripts import load_script
 
+BENCHMARKS = Path(__file__).parents[2] / "projects" / "nanodet_plus" / "benchmarks"
 CONFIG = "projects/nanodet_plus/configs/nanodet_plus_m_416.py"
-READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::nonzero")
-# On a CPU torch's fused AdamW reads its own counters of steps, one per parameter, which lie in
-# host memory; on a GPU they lie there, and nothing reads them.
-HOSTS_OWN = "aten::_fused_adamw_"
+reads_in = load_script(BENCHMARKS / "common.py").host_reads
 
 
 def sample(boxes: list[list[float]]) -> dict:
@@ -30,25 +28,10 @@ def sample(boxes: list[list[float]]) -> dict:
     return {"image": image, "instances": instances}
 
 
-def reads_in(step) -> list[str]:
-    """Operators that hand a value to the host, each with those that called it."""
-    step()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        step()
-    found = []
-    for event in profiler.events():
-        if event.name not in READS:
-            continue
-        callers, parent = [event.name], event.cpu_parent
-        while parent is not None:
-            callers.append(parent.name)
-            parent = parent.cpu_parent
-        if HOSTS_OWN not in callers:
-            found.append(" < ".join(callers))
-    return found
-
-
-@pytest.mark.parametrize("branch", ["before it leaves", "guide", "drop", "micro-batches"])
+@pytest.mark.parametrize(
+    "branch",
+    ["before it leaves", "guide", "drop", pytest.param("micro-batches", marks=pytest.mark.slow)],
+)
 def test_a_step_reads_nothing(root: Path, branch):
     cfg = LazyConfig.load(str(root / CONFIG))
     cfg.train.device = "cpu"

@@ -14,7 +14,7 @@ import torch
 from nanodet_d2 import cli
 from nanodet_d2.data.shapes import CLASS_NAMES
 from nanodet_d2.export import products
-from nanodet_d2.export.formats import find_format, formats
+from nanodet_d2.export.formats import find_format
 from nanodet_d2.export.loading import load_model
 from nanodet_d2.export.verify import Mismatch
 from nanodet_d2.export.writer import export, summary
@@ -22,9 +22,8 @@ from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of, open_backend
 from nanodet_d2.runtime.metadata import read_metadata
 from nanodet_d2.runtime.preprocess import stretch
-from tests.small_models import FORMAT_CASES, SMALL, isolated, require
+from tests.small_models import FORMAT_CASES, SMALL, formats_here, require, require_format
 
-FORMATS = tuple(formats())
 TIMM = "nanodet_plus_timm_mobilenetv3_320.py"
 SMALL_TIMM = ("model.backbone.model_name=mobilenetv3_small_050",)
 CASES = {
@@ -76,8 +75,7 @@ def test_raw(make_job, format):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_matrix(make_job, case):
-    ordinary = [x for x in FORMATS if not find_format(x).environment or isolated(x)]
-    loaded, job = make_job(formats=ordinary, **CASES[case])
+    loaded, job = make_job(formats=formats_here(), **CASES[case])
     written = export(loaded, job)
     check(written, loaded, job)
     metadata = metadata_of(written[0].path)
@@ -91,21 +89,19 @@ def test_matrix(make_job, case):
 @pytest.mark.parametrize("case", ["320x256", "1 class", "timm"])
 @pytest.mark.parametrize("kind", ["decoded", "end2end"])
 def test_matrix_of_kinds(make_job, case, kind):
-    able = [name for name, x in formats().items() if f"kind {kind}" in x.options]
-    assert {"onnx", "openvino"} <= set(able)
-    loaded, job = make_job(formats=able, kind=kind, **CASES[case])
+    require_format("onnx")
+    loaded, job = make_job(formats=formats_here(kind), kind=kind, **CASES[case])
     check(export(loaded, job), loaded, job)
 
 
-@pytest.mark.parametrize("kind", ["decoded", "end2end"])
+@pytest.mark.parametrize("kind", [pytest.param("decoded", marks=pytest.mark.slow), "end2end"])
 def test_kinds_of_one_network(make_job, kind):
     loaded, job = make_job(formats=["onnx", "openvino"], kind=kind)
     check(export(loaded, job), loaded, job)
 
 
-@pytest.mark.parametrize(
-    "formats", [["torchscript"], pytest.param(["onnx", "openvino", "mnn"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("formats", [["torchscript"], ["onnx", "openvino", "mnn"]])
 def test_dynamic_sizes_and_batches(make_job, formats):
     written = export(*make_job(formats=formats, dynamic=True))
     assert len(written) == len(formats)
@@ -147,6 +143,7 @@ def test_litert_takes_images_as_phones_have_them(make_job):
         assert given["shape"].tolist() == [1, 96, 64, 3]
 
 
+@pytest.mark.slow
 def test_ncnn_has_the_official_blobs(make_job):
     (written,) = export(*make_job(formats=["ncnn"], classes=5))
     runtime = open_backend(written.path)

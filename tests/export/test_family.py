@@ -8,14 +8,14 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 
-from nanodet_d2.config import apply_overrides
-from nanodet_d2.export.formats import find_format, formats
+from nanodet_d2.config import apply_overrides, shipped_configs
+from nanodet_d2.export.formats import find_format
 from nanodet_d2.export.job import check_resize
 from nanodet_d2.export.writer import export
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.backends import backend_of, open_backend
 from nanodet_d2.runtime.metadata import read_metadata
-from tests.small_models import isolated
+from tests.small_models import formats_here, require_format
 
 LEGACY = "../../nanodet/configs/{}.py"
 HEAD = """
@@ -50,6 +50,11 @@ SHIPPED = {
     "nanodet_t_320": ("model.backbone.size=0.5x",),
     "nanodet_efficientnet_lite0_320": (),
     "nanodet_repvgg_a0_416": (),
+}
+CONFIGS = {
+    name: str(path)
+    for name, path in shipped_configs().items()
+    if name.startswith("nanodet/") and not name.endswith("base.py")
 }
 
 
@@ -102,6 +107,7 @@ def check(loaded, job) -> None:
         assert boxes.min() >= 0 and (boxes.max(axis=0) <= [160, 70, 160, 70]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXED)
 def test_mixed_parts_train_and_export(name, config_of, make_job):
     train_a_step(config_of(name))
@@ -118,20 +124,34 @@ def test_a_legacy_model_exports(kind, make_job):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["raw", "decoded"])
 @pytest.mark.parametrize("name", SHIPPED)
-def test_all_formats(name, make_job):
-    able = [x for x in formats() if not find_format(x).environment or isolated(x)]
+def test_all_formats(name, kind, make_job):
+    require_format("onnx")
     config, overrides = LEGACY.format(name), SHIPPED[name]
-    check(*make_job(formats=able, config=config, overrides=overrides, size=(128, 64)))
+    able = [x for x in formats_here(kind) if find_format(x).fits_images]
+    options = dict(formats=able, kind=kind, size=(128, 64))
+    check(*make_job(config=config, overrides=overrides, **options))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_of_each_config_is_finite(name):
+    train_a_step(CONFIGS[name])
 
 
 def test_what_can_only_stretch_is_refused(make_job):
     config, overrides = LEGACY.format("nanodet_m_320"), SHIPPED["nanodet_m_320"]
-    for options, words in ((dict(kind="end2end"), "--kind end2end"), (dict(kit=True), "--kit")):
-        loaded, job = make_job(
-            formats=["onnx"], config=config, overrides=overrides, size=(128, 64), **options
-        )
-        with pytest.raises(ValueError, match=f"{words} with a model whose images keep their prop"):
+    cases = (
+        (dict(kind="end2end", formats=["onnx", "openvino"]), "--kind end2end of openvino"),
+        (dict(kit=True, formats=["onnx"]), "--kit"),
+        (dict(formats=["onnx", "tensorrt"]), "--format tensorrt"),
+    )
+    for options, words in cases:
+        loaded, job = make_job(config=config, overrides=overrides, size=(128, 64), **options)
+        with pytest.raises(
+            ValueError,
+            match=f"^{words} with a model whose images keep their prop.*end2end of onnx, without",
+        ):
             export(loaded, job)
         assert not job.output.exists()
         check_resize(job, "stretch")

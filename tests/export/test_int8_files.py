@@ -54,9 +54,8 @@ def test_the_formats_that_have_it():
     assert all((x.scheme is not None) == (name in ABLE) for name, x in formats().items())
 
 
-@pytest.mark.parametrize(
-    "format", [pytest.param(x, marks=[] if x == "onnx" else pytest.mark.slow) for x in ABLE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ABLE)
 def test_it_finds_what_the_float_network_finds(products, small_models, tmp_path, format):
     require_format(format)
     loaded = small_models.loaded(size=SIZE)

@@ -36,6 +36,7 @@ def worker(rank: int, init_file: str, results: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no Gloo here")
 def test_normalisers_are_means_over_ranks_and_no_rank_hangs(tmp_path):
     files = (str(tmp_path / "init"), str(tmp_path / "out"))

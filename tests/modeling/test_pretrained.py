@@ -59,7 +59,10 @@ def test_backbones(build, fetches):
 
 @pytest.mark.parametrize(
     "name, options",
-    [("googlenet", dict(pretrained=True)), ("inception_v3", dict(weights="DEFAULT"))],
+    [
+        ("googlenet", dict(pretrained=True)),
+        pytest.param("inception_v3", dict(weights="DEFAULT"), marks=pytest.mark.slow),
+    ],
 )
 def test_networks_that_change_with_their_weights(name, options, monkeypatch, fetches):
     """torchvision builds these otherwise where it loads weights: what they compute is the same."""

@@ -61,7 +61,8 @@ def annotations(shared: Path) -> Path:
     return shared / "coco_tiny" / "annotations" / "instances_val2017.json"
 
 
-@pytest.mark.parametrize("size, ap", [(416, 36.1), pytest.param(320, 31.1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size, ap", [(416, 36.1), (320, 31.1)])
 def test_average_precision(evaluate, shared, size, ap):
     found = evaluate(size, f"data.val.json={annotations(shared)}")
     golden = json.loads((CASES / "coco_tiny_val.json").read_text())

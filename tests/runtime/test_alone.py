@@ -58,7 +58,10 @@ def picture(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino", "ncnn", "mnn"])
+@pytest.mark.parametrize(
+    "format",
+    ["onnx", *(pytest.param(x, marks=pytest.mark.slow) for x in ("openvino", "ncnn", "mnn"))],
+)
 def test_same_detections_without_torch_and_all_else(small_models, picture, format):
     path = small_models.file(format)
     expected = Detector(path, num_threads=1)(picture)

@@ -138,11 +138,12 @@ def test_thousands_of_classes_are_told_apart_exactly():
 
 def test_the_end2end_graph_tells_thousands_of_classes_apart_exactly():
     parser, onnxruntime = map(pytest.importorskip, ("onnx.parser", "onnxruntime"))
-    from nanodet_d2.export.end2end import AFTER
+    from nanodet_d2.export.end2end import AFTER, STRETCHED_BACK
 
     scores, boxes = thousands_of_classes()
     limits = dict(max_detections=600, nms_threshold=0.6, score_threshold=0.05)
-    text = AFTER.format(ir_version=10, opset=17, height=416, width=416, **limits)
+    back = STRETCHED_BACK.format(height=416, width=416)
+    text = AFTER.format(ir_version=10, opset=17, place="", back=back, **limits)
     model = parser.parse_model(text)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

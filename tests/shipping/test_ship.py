@@ -32,6 +32,7 @@ def command(small_models, shapes, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_smallest_file_is_shipped_with_its_kit(command, tmp_path, capsys, monkeypatch):
     arguments = ["--formats", "torchscript", "--sizes", "96x64", "64"]
     assert command(*arguments, "--max-ms", "10000", "--max-ap-drop", "100", "--json") == 0

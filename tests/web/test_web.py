@@ -268,17 +268,20 @@ def assert_same(result: dict, expected) -> None:
     assert np.abs(boxes - expected.xyxy).max() < 1
 
 
+@pytest.mark.slow
 def test_a_picture_has_the_detections_of_pytorch(report, expected):
     assert len(expected) > 50
     assert_same(report["result"], expected)
     assert report["isolated"] and " threads of WebAssembly" in report["status"]
 
 
+@pytest.mark.slow
 def test_a_plain_server_gives_the_same_in_one_thread(report, expected):
     assert "1 thread of WebAssembly" in report["plainStatus"]
     assert_same(report["plainResult"], expected)
 
 
+@pytest.mark.slow
 def test_a_large_picture_in_slices_has_the_detections_of_pytorch(report, shared):
     weights = shared / "weights/nanodet-plus-m_416.pth"
     detector = Detector(CONFIG, weights, tiles=Tiles(size=640, overlap=0.2, whole=True))
@@ -295,6 +298,7 @@ def test_a_large_picture_in_slices_has_the_detections_of_pytorch(report, shared)
     assert np.mean(same) > 0.95
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_it_found(report, expected):
     shown = int((expected.confidence > 0.35).sum())
     assert len(report["rows"]) == shown
@@ -303,6 +307,7 @@ def test_the_page_shows_what_it_found(report, expected):
     assert report["problems"] == []
 
 
+@pytest.mark.slow
 def test_nothing_comes_from_elsewhere(report):
     assert report["requests"] and all(x.startswith(report["url"]) for x in report["requests"])
 
@@ -316,6 +321,7 @@ def test_what_a_document_may_do_is_stated():
     assert directives["base-uri"] == directives["form-action"] == "'none'"
 
 
+@pytest.mark.slow
 def test_the_built_page_carries_the_licences(report):
     license, notices = (report["page"] / "ort" / x for x in ("LICENSE", "ThirdPartyNotices.txt"))
     assert "MIT License" in license.read_text() and "Microsoft" in license.read_text()
@@ -326,12 +332,14 @@ def test_the_built_page_carries_the_licences(report):
     assert (WEB / "licenses" / f"onnxruntime-web-{pinned}").is_dir()
 
 
+@pytest.mark.slow
 def test_what_is_done_with_gives_its_memory_back(report, expected):
     assert report["released"] == 1  # the session of the model before
     assert_same(report["resultOfOther"], expected)
     assert report["openBitmaps"] == 0
 
 
+@pytest.mark.slow
 def test_errors_are_shown_in_words(report):
     junk, bare = report["refused"]
     assert junk.startswith("junk.onnx is no ONNX model that this page can run")
@@ -341,6 +349,7 @@ def test_errors_are_shown_in_words(report):
     assert report["cameraRefused"].startswith("The camera was refused. Allow it")
 
 
+@pytest.mark.slow
 def test_the_camera(report, shared):
     frames = report["cameraResult"]["detections"]
     people = [x for x in frames if x["score"] > 0.5 and x["classIndex"] == 0]

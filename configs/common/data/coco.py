@@ -19,11 +19,19 @@ data = dict(
     layout=None,  # coco, voc or yolo, where the folder could be several
     # Without it each split is one of json (a COCO file), voc and yolo (folders), with the folder of
     # its images; else a name in detectron2's catalog. With it, split picks one of the folder's.
-    train=dict(name="coco_2017_train", json=None, voc=None, yolo=None, images=None, split=None),
+    train=dict(
+        name="coco_2017_train",  # in detectron2's catalog
+        json=None,  # a file of COCO's format
+        voc=None,  # a folder of Pascal VOC's XML files, or a devkit
+        yolo=None,  # a folder of YOLO's text files
+        images=None,  # the folder of the images, with json, voc or yolo
+        split=None,  # with source: which of the folder's splits
+    ),
+    # The same for the images that evaluations are made on.
     val=dict(name="coco_2017_val", json=None, voc=None, yolo=None, images=None, split=None),
     # Share of train's images that are kept for val; 0.2 where a folder has neither val nor test.
     val_share=None,
-    split_seed=0,
+    split_seed=0,  # of the choice of these images
     group_by=None,  # a regular expression: images with the same match stay together
     split_file=None,  # json of the names in train and val; a training writes the one it made
     classes=None,  # names; found in the files, but for YOLO without data.yaml
@@ -71,7 +79,7 @@ dataloader = dict(
     test=L(build_test_loader)(
         dataset=L(get_detection_dataset_dicts)(
             names=L(split_name)(data="${data}", split="val"),
-            filter_empty=False,
+            filter_empty=False,  # a detection on an empty image is a false one
         ),
         mapper=L(DetectionMapper)(
             is_train=False,

@@ -55,6 +55,9 @@ class Format:
         scheme: what its engine quantises, if it has ``int8``.
         environment: where ``packages`` are with ``--isolated``, if they do not go with others.
         has_nms: whether NMS is in the graph of each of its files.
+        fits_images: whether its files can serve a model whose images keep their proportions.
+        has_float64: whether its engine computes float64 as such, without which an end2end graph
+            cannot tell to the pixel how large an image is that keeps its proportions.
         options: what it can do beyond raw float32 files, of ``kind decoded``, ``kind end2end``,
             ``dynamic``, ``fp16`` and ``int8``.
     """
@@ -65,6 +68,8 @@ class Format:
     environment: ClassVar[Environment | None] = None
     options: ClassVar[tuple[str, ...]] = ()
     has_nms: ClassVar[bool] = False
+    fits_images: ClassVar[bool] = True
+    has_float64: ClassVar[bool] = False
 
     def outputs(self, kind: str, strides: Sequence[int]) -> tuple[str, ...]:
         """Names of the output tensors."""

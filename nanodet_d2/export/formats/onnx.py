@@ -30,6 +30,7 @@ class Onnx(Format):
     # Its convolution of integers gives integers: one with a float output would be one of floats.
     scheme = Scheme(symmetric=False, outputs=True, depthwise=True)
     options = ("kind decoded", "kind end2end", "dynamic", "int8")
+    has_float64 = True
 
     def write(
         self, products: Material, path: Path, metadata: ExportMetadata, *, fp16: bool, int8: bool

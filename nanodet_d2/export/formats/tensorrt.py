@@ -25,6 +25,7 @@ class TensorRtFormat(Format):
     backend = TensorRtOnnx
     packages = Onnx.packages
     has_nms = True
+    fits_images = False  # DeepStream pads them with black, a training with the mean colour
 
     def describe(self, metadata: ExportMetadata) -> ExportMetadata:
         """What the graph is before the plugin, of pixels as they are."""

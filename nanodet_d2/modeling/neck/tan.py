@@ -104,15 +104,18 @@ class TAN(Pyramid):
     def _attend(self, x: Tensor) -> Tensor:
         """(N, F, H, W) to the same, each cell mixed from all."""
         size = x.shape[-2:]
-        cells = x.flatten(2).permute(2, 0, 1) + self._positions(*size)  # (T, N, F)
+        cells = (x + self._positions(*size)).flatten(2).permute(2, 0, 1)  # (T, N, F)
         for encoder in self.encoders:
             cells = encoder(cells)
-        return cells.permute(1, 2, 0).unflatten(2, size)
+        # By way of (N, H, W, F): ncnn's converter loses a permutation that comes before a reshape.
+        return cells.permute(1, 0, 2).unflatten(1, size).permute(0, 3, 1, 2)
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(T, 1, F) for a middle level of (height, width)."""
+        """(1, F, H, W) for a middle level of (height, width).
+
+        As a map, not in the parameter's (T, 1, F): ncnn's converter drops only a first axis of 1.
+        """
+        grid = self.pos_embed.permute(1, 2, 0).unflatten(2, self.feature_size)
         if (height, width) == self.feature_size:
-            return self.pos_embed
-        grid = self.pos_embed.permute(1, 2, 0).unflatten(2, self.feature_size)  # (1, F, H, W)
-        grid = F.interpolate(grid, size=(height, width), mode="bilinear")
-        return grid.flatten(2).permute(2, 0, 1)
+            return grid
+        return F.interpolate(grid, size=(height, width), mode="bilinear")

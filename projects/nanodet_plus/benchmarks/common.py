@@ -18,9 +18,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import nanodet_d2  # noqa: F401  (detectron2 imports beside a new Pillow only after it)
+from nanodet_d2.config import config_path
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = ROOT / "projects" / "nanodet_plus" / "configs"
+CONFIGS = config_path("nanodet_plus/base.py").parent
+READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::nonzero")
+# On a CPU torch's fused AdamW reads its own counters of steps, one per parameter, which lie in
+# host memory; on a GPU they lie there, and nothing reads them.
+HOSTS_OWN = "aten::_fused_adamw_"
 
 
 def parser(description: str, *, output: str) -> argparse.ArgumentParser:
@@ -77,6 +82,48 @@ def median_ms(
             _synchronize(device)
             times[name].append((time.perf_counter() - begin) * 1e3)
     return {name: statistics.median(x) for name, x in times.items()}
+
+
+def calls_per_second(
+    call: Callable[[], Any], *, seconds: float, device: str, warmup: int = 3, fewest: int = 3
+) -> float:
+    """Of calls in a row: on a GPU the host runs ahead of them, as it does in a training.
+
+    Args:
+        seconds: of host time, for which calls are started.
+        fewest: calls, however long they take.
+    """
+    for _ in range(warmup):
+        call()
+    _synchronize(device)
+    begin = time.perf_counter()
+    count = 0
+    while count < fewest or time.perf_counter() - begin < seconds:
+        call()
+        count += 1
+    _synchronize(device)
+    return count / (time.perf_counter() - begin)
+
+
+def host_reads(step: Callable[[], Any]) -> list[str]:
+    """Operators of a call of ``step`` that hand a value to the host, each with those above it.
+
+    On a GPU each of them would wait for the device.
+    """
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step()
+    found = []
+    for event in profiler.events():
+        if event.name not in READS:
+            continue
+        callers, parent = [event.name], event.cpu_parent
+        while parent is not None:
+            callers.append(parent.name)
+            parent = parent.cpu_parent
+        if HOSTS_OWN not in callers:
+            found.append(" < ".join(callers))
+    return found
 
 
 def operator_calls(step: Callable[[], Any]) -> tuple[int, int]:

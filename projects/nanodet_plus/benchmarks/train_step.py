@@ -10,7 +10,7 @@ launches a kernel or two.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import common
@@ -25,6 +25,7 @@ from nanodet_d2.engine import EMAHook, ModelEMA
 from nanodet_d2.engine.building import build_model, build_optimizer_of
 from nanodet_d2.engine.trainer import Trainer
 
+CLASSES = 80  # as in COCO, without its annotations
 BASE = "guide"
 VARIANTS: dict[str, tuple[bool, list[str]]] = {  # whether after detachment, and the overrides
     "before detachment": (False, []),
@@ -61,7 +62,8 @@ def main() -> None:
     for name, (detached, overrides) in variants.items():
         cfg = apply_overrides(LazyConfig.load(args.config_file), overrides)
         batch = make_batch(args.images, args.boxes, cfg.data.input_size)
-        steps[name] = make_step(cfg, batch, args.device, detached=detached, amp=args.amp)
+        amp = torch.float16 if args.amp else None
+        steps[name] = make_step(cfg, batch, args.device, detached=detached, amp=amp)
     times = common.median_ms(steps, repeats=args.repeats, device=args.device)
     calls = {name: common.operator_calls(step) for name, step in steps.items()}
     rows = [
@@ -88,7 +90,7 @@ def make_batch(images: int, boxes_per_image: int, size: list[int]) -> list[dict[
         instances = Instances(
             (height, width),
             gt_boxes=Boxes(torch.cat([low, low + extent], dim=1)),
-            gt_classes=torch.randint(0, 80, (boxes_per_image,), generator=generator),
+            gt_classes=torch.randint(0, CLASSES, (boxes_per_image,), generator=generator),
         )
         image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
         batch.append({"image": image, "instances": instances})
@@ -101,38 +103,49 @@ def make_step(
     device: str,
     *,
     detached: bool,
-    amp: bool = False,
+    amp: torch.dtype | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Callable[[], None]:
     """A training step on the batch, before or after the auxiliary branch is detached.
 
     ``wrap`` may put the model into a distributed wrapper.
     """
-    cfg.model.head.num_classes = 80  # as in COCO, without its annotations
+    trainer = make_trainer(
+        cfg, itertools.repeat(batch), device, detached=detached, amp=amp, wrap=wrap
+    )
+    return lambda: take_step(trainer)
+
+
+def make_trainer(
+    cfg: Any,
+    batches: Iterable[list[dict[str, Any]]],
+    device: str,
+    *,
+    detached: bool,
+    amp: torch.dtype | None = None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> Trainer:
+    """A trainer that is ready for its first step, with the average of the weights as a hook."""
+    cfg.model.head.num_classes = CLASSES
     cfg.model.aux_detach_iter = 0 if detached else 1
     cfg.train.device = device
     model = build_model(cfg).train()
     optimizer = build_optimizer_of(cfg, model)
     if cfg.train.compile.enabled:
         model.compile(**cfg.train.compile.settings)
-    trainer = Trainer(
-        wrap(model),
-        itertools.repeat(batch),
-        optimizer,
-        log_period=10**9,  # no reading
-        amp=torch.float16 if amp else None,
-    )
+    trainer = Trainer(wrap(model), batches, optimizer, log_period=10**9, amp=amp)  # no reading
     trainer.register_hooks([EMAHook(ModelEMA(model))])
     trainer.iter, trainer.start_iter, trainer.max_iter = 0, 0, 10**9
     with EventStorage(0) as trainer.storage:
         trainer.before_train()
+    return trainer
 
-    def step() -> None:
-        with trainer.storage:
-            trainer.run_step()
-            trainer.after_step()
 
-    return step
+def take_step(trainer: Trainer) -> None:
+    """One step; the trainer's iteration stays 0, and the auxiliary branch with it as it is."""
+    with trainer.storage:
+        trainer.run_step()
+        trainer.after_step()
 
 
 if __name__ == "__main__":
