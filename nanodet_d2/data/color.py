@@ -83,6 +83,9 @@ def adjust_color(
 
     Scaling the S of HSV by f moves a channel c to V + f (c - V), where V is the pixel's largest
     channel. So all three steps are one weighted sum of c and V, rounded and clipped once.
+
+    Returns:
+        (H, W, 3) uint8; of a saturated image each channel lies in one piece, as a sample wants it.
     """
     shift = 255 * contrast * brightness
     if saturation == 1:
@@ -93,6 +96,7 @@ def adjust_color(
     blue, green, red = cv2.split(image)
     value = cv2.max(cv2.max(blue, green), red)
     weights = contrast * saturation, contrast * (1 - saturation)
-    return cv2.merge(
-        [cv2.addWeighted(c, weights[0], value, weights[1], shift) for c in (blue, green, red)]
-    )
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    for channel, plane in zip((blue, green, red), planes):
+        cv2.addWeighted(channel, weights[0], value, weights[1], shift, plane)  # into place
+    return planes.transpose(1, 2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
@@ -23,6 +24,7 @@ def read_image(
     *,
     max_pixels: int = MAX_PIXELS,
     at_least: tuple[int, int] | None = None,
+    quick: bool = False,
 ) -> np.ndarray:
     """The image of a data set dict; fills in ``height`` and ``width`` if absent.
 
@@ -34,6 +36,7 @@ def read_image(
         max_pixels: a file that declares more is refused before it is decoded.
         at_least: (height, width); a JPEG file is decoded at a half, a quarter or an eighth of its
             size where that is still as large. The whole image if None.
+        quick: plain JPEG files are decoded by OpenCV; for training, not for evaluation.
 
     Returns:
         (H, W, 3) uint8.
@@ -45,14 +48,14 @@ def read_image(
     path = dataset_dict["file_name"]
     local = _local_path(path)
     try:
-        pixels, size = read_and_size(local, max_pixels=max_pixels, at_least=at_least)
+        pixels, size = read_and_size(local, max_pixels=max_pixels, at_least=at_least, quick=quick)
         whole = np.broadcast_to(pixels[:1, :1], (*size, 3))
         detection_utils.check_image_size(dataset_dict, whole)
     except ImageError as error:
         raise _under_its_name(path, local, error) from error
     except Exception as error:  # of the check, which has its own kind
         raise image_error(path, error) from error
-    return pixels if image_format == "BGR" else np.ascontiguousarray(pixels[:, :, ::-1])
+    return pixels if image_format == "BGR" else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def image_size(path: str, *, max_pixels: int | None = None) -> tuple[int, int]:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import multiprocessing
-import os
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-import cv2
 import numpy as np
 from detectron2.data import DatasetFromList
-from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
@@ -31,7 +27,7 @@ from .mapper import DetectionMapper
 from .mixing import Mixer, Size
 from .tiling import AUTO, tile_records
 from .validation import file_names
-from .workers import workers_of_loader
+from .workers import start_worker, workers_of_loader
 
 MAX_WORKERS = 8  # if none are asked for
 
@@ -134,7 +130,7 @@ def build_train_loader(
         ),
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         broken=BrokenImages(names, max_broken_share, broken_file),
         file_names=names,
     )
@@ -162,24 +158,6 @@ class TrainLoader(DataLoader):
         batches = self.batch_sampler
         assert isinstance(batches, BatchSampler) and isinstance(batches.sampler, Positions)
         batches.sampler.start = iteration * batches.batch_size
-
-
-def _start_worker(worker_id: int) -> None:
-    worker_init_reset_seed(worker_id)
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the training is killed.
-
-    torch looks at the parent's id for that, which under the start method "forkserver", Python
-    3.14's default, is not the training's: its workers would wait for ever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class Positions(Sampler):

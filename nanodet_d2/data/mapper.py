@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList, TransformList
@@ -17,7 +18,7 @@ from nanodet_d2.runtime.images import MAX_PIXELS, check_max_pixels
 from .cache import ImageCache
 from .images import read_image
 from .tiling import whole_of
-from .warp import WarpTransform
+from .warp import RandomWarp, WarpTransform
 
 
 class DetectionMapper:
@@ -82,6 +83,12 @@ class DetectionMapper:
             raise ValueError("no augmentation of the mapper sets the size; RandomWarp does")
         return sizes[-1]
 
+    @property
+    def makes_one_size(self) -> bool:
+        """Whether all samples have the same size, as far as can be told."""
+        last = self.augmentations.augs[-1:]
+        return any(isinstance(x, RandomWarp) and not x.keep_ratio for x in last)
+
     def __call__(
         self, dataset_dict: dict[str, Any], size: tuple[int, int] | None = None
     ) -> dict[str, Any]:
@@ -99,7 +106,7 @@ class DetectionMapper:
         inputs = AugInput(image, boxes=_boxes(annotations) * scale)
         augmentations = self.augmentations if size is None else self._resized(size)
         transforms = augmentations(inputs)
-        image = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
+        image = channels_first(inputs.image)
         sample["image"] = torch.from_numpy(image)
         if self.is_train:
             self._add_targets(sample, annotations, inputs.boxes, image.shape[1:])
@@ -109,7 +116,10 @@ class DetectionMapper:
 
     def _read(self, sample: dict[str, Any], size: tuple[int, int] | None) -> np.ndarray:
         reader = functools.partial(
-            read_image, image_format=self.image_format, max_pixels=self.max_pixels
+            read_image,
+            image_format=self.image_format,
+            max_pixels=self.max_pixels,
+            quick=self.is_train,
         )
         if "tile" in sample:
             return self._read_tile(sample, reader)
@@ -152,6 +162,22 @@ def _add_warp(sample: dict[str, Any], transforms: TransformList) -> None:
     warps = [x for x in transforms.transforms if isinstance(x, WarpTransform)]
     if len(warps) == len(transforms.transforms) == 1 and warps[0].shifts:
         sample["warp_matrix"] = warps[0].matrix
+
+
+def channels_first(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, C) as (C, H, W) in one piece of memory that may be written to.
+
+    It is a view of an image whose channels lie one after the other already.
+    """
+    planes = image.transpose(2, 0, 1)
+    if image.dtype != np.uint8 or not image.flags.writeable:
+        return np.array(planes, order="C")
+    if planes.flags.c_contiguous:
+        return planes
+    out = np.empty(planes.shape, np.uint8)
+    for i, plane in enumerate(out):  # NumPy takes several times as long
+        cv2.extractChannel(image, i, plane)
+    return out
 
 
 def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -18,11 +20,11 @@ from nanodet_d2.runtime.images import ImageError, printable
 
 from .images import image_size
 from .mapper import DetectionMapper
-from .workers import workers_of_loader
+from .workers import start_worker, workers_of_loader
 
 logger = logging.getLogger(__name__)
 
-MAX_WORKERS = 4  # if none are asked for: one image at a time is evaluated
+MAX_WORKERS = 4  # if none are asked for: reading takes a part of the model's time
 _NAMED = 1000  # images that an error names
 _THREADS = 8  # they wait for the disk, or the network, more than they compute
 _BAR_AFTER = 3.0  # seconds, from which on a bar is worth the line
@@ -33,8 +35,9 @@ def build_test_loader(
     *,
     mapper: Callable[..., dict[str, Any]],
     num_workers: int | None = 0,
+    batch_size: int = 1,
 ) -> DataLoader:
-    """detectron2's loader of single images, after a look at each of them.
+    """The images in order, each rank's its share, after a look at each of them.
 
     Args:
         dataset: detectron2's data set dicts.
@@ -42,14 +45,27 @@ def build_test_loader(
             not known, and not looked at.
         num_workers: processes per rank; 0 for none, None for as many as the cores allow, at most
             ``MAX_WORKERS``.
+        batch_size: images that go through the model together, if the mapper makes all of one size.
+            Others stay single: padded to each other's sizes, their detections would differ.
 
     Raises:
-        ValueError: for images that cannot be used; the message names them.
+        ValueError: for images that cannot be used; the message names them. For a ``batch_size``
+            below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"dataloader.test.batch_size {batch_size}; allowed: 1 or more")
     if isinstance(mapper, DetectionMapper):
         require_usable_images(dataset, max_pixels=mapper.max_pixels)
-    count = workers_of_test_loader(num_workers, mapper=mapper)
-    loader = build_detection_test_loader(dataset, mapper=mapper, num_workers=count)
+    if not (isinstance(mapper, DetectionMapper) and mapper.makes_one_size):
+        batch_size = 1
+    loader: Any = DataLoader(
+        MapDataset(DatasetFromList(dataset, copy=False), mapper),
+        batch_size=batch_size,
+        sampler=InferenceSampler(len(dataset)),
+        num_workers=workers_of_test_loader(num_workers, mapper=mapper, batch_size=batch_size),
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=start_worker,
+    )
     loader.file_names = file_names(dataset)
     return loader
 

@@ -1,16 +1,20 @@
-"""How many worker processes a data loader gets: what the cores and the shared memory allow."""
+"""The worker processes of a data loader: how many there may be, and how each starts."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
+import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -107,6 +111,25 @@ def workers_of_loader(
     if chosen.reason and comm.is_main_process():
         logger.warning("%s.num_workers: %s.", name, chosen.reason)
     return chosen.count
+
+
+def start_worker(worker_id: int) -> None:
+    """Of the workers of a loader: what each does first."""
+    worker_init_reset_seed(worker_id)
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the training is killed.
+
+    torch looks at the parent's id for that, which under the start method "forkserver", Python
+    3.14's default, is not the training's: its workers would wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _sample_bytes(mapper: Any, sizes: Sequence[Sequence[int]]) -> int:

@@ -24,6 +24,8 @@ from typing import IO, TYPE_CHECKING, Any, Union
 import cv2
 import numpy as np
 
+from .jpeg import FINDS_TRUNCATION, decode_jpeg
+
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
@@ -131,13 +133,32 @@ def file_size(path: str, *, max_pixels: int = _MAX_PIXELS_OF_PILLOW) -> tuple[in
 
 
 def read_and_size(
-    path: str, *, max_pixels: int, at_least: tuple[int, int] | None
+    path: str, *, max_pixels: int, at_least: tuple[int, int] | None, quick: bool = False
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """As :func:`read_file`, with the (height, width) of the whole image. Needs Pillow."""
+    """As :func:`read_file`, with the (height, width) of the whole image. Needs Pillow.
+
+    Args:
+        quick: OpenCV decodes plain JPEG files. Where it and Pillow were built with different
+            decoders, pixels may differ by a grey level.
+    """
     with _named(path), _opened(path, max_pixels) as image:
         size = _shown_size(image)
-        pixels = _pixels(image, at_least)
+        pixels = _by_opencv(image, at_least) if quick else None
+        if pixels is None:
+            pixels = _pixels(image, at_least)
         return pixels, size if at_least is not None else (pixels.shape[0], pixels.shape[1])
+
+
+def _by_opencv(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.ndarray | None:
+    """The pixels of a JPEG file of which both make the same; None for any other, and for a damaged
+    one, of which Pillow has to say what is wrong."""
+    is_plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+    if not (FINDS_TRUNCATION and is_plain and image.fp is not None):
+        return None
+    if _EXIF_TURNS.get(image.getexif().get(_EXIF_ORIENTATION)) is not None:
+        return None
+    image.fp.seek(0)
+    return decode_jpeg(image.fp.read(), image.size[::-1], at_least)
 
 
 def _pixels(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.ndarray:
@@ -146,7 +167,8 @@ def _pixels(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> np.
         image.draft(None, (width, height))
     image.load()  # first: Pillow turns TIFF files by itself then, and says so in their EXIF
     turned = _turned(_in_8_bits(image))
-    return np.ascontiguousarray(np.asarray(turned.convert("RGB"))[:, :, ::-1])
+    rgb = turned if turned.mode == "RGB" else turned.convert("RGB")
+    return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR)
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -39,6 +39,22 @@ def test_good_images_are_loaded_in_order(records):
     assert loader.num_workers == 1 and loader.file_names == [x["file_name"] for x in records]
 
 
+def test_images_of_one_size_go_in_batches(records):
+    def batches(mapper, **arguments) -> list[list[int]]:
+        loader = build_test_loader(records, mapper=mapper, batch_size=4, **arguments)
+        return [[x["image_id"] for x in batch] for batch in loader]
+
+    singles = [[i] for i in range(6)]
+    assert batches(mapper()) == batches(mapper(), num_workers=2) == [[0, 1, 2, 3], [4, 5]]
+    # Padded to each other's sizes they would be other images.
+    for augmentations in ([RandomWarp((32, 32), keep_ratio=True)], []):
+        various = DetectionMapper(is_train=False, augmentations=augmentations)
+        assert batches(various) == singles
+    assert batches(dict) == singles
+    with pytest.raises(ValueError, match="dataloader.test.batch_size 0; allowed: 1 or more"):
+        build_test_loader(records, mapper=mapper(), batch_size=0)
+
+
 def test_all_that_cannot_be_used_are_named_at_once(records):
     Path(records[1]["file_name"]).write_bytes(b"no image")
     Path(records[2]["file_name"]).write_bytes(b"")

@@ -86,6 +86,7 @@ dataloader = dict(
             augmentations=[L(RandomWarp)(size="${data.input_size}")],
         ),
         num_workers=None,  # the same, at most 4
+        batch_size=1,  # images that go through the model together, where all have one size
     ),
     evaluator=L(DetectionEvaluator)(
         dataset_name="${..test.dataset.names}",
