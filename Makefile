@@ -125,6 +125,11 @@ docs: $(DOCS_READY) ## build the site into output/docs; warnings and dead links 
 	@$(PY) -m sphinx --fail-on-warning --keep-going --quiet -d output/docs_cache docs output/docs
 	@echo "docs: output/docs/index.html"
 
+.PHONY: notebooks
+notebooks: TOOLS = nbclient ipykernel
+notebooks: $(READY) ## run the notebooks and keep what they show (6 minutes; official weights)
+	@$(PY) projects/nanodet_plus/notebooks/execute.py $(ARGS)
+
 .PHONY: lint
 lint: TOOLS = ruff mypy codespell_lib
 lint: $(READY) ## check style, format, types and spelling (a minute; seconds when run again)
