@@ -149,7 +149,7 @@ def _read_through(path: Path) -> None:
     """Tell a file that is damaged from one that a disk or a network does not give away."""
     try:
         with open(path, "rb") as file:
-            while file.read(2**24):
+            while file.read(2**20):
                 pass
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error}); nothing was changed") from error

@@ -33,8 +33,8 @@ told = []
 for read in (lambda: read_weights(sys.argv[2]), checkpointer.newest_whole_checkpoint):
     try:
         read()
-    except RuntimeError as error:
-        told.append("allocate" in str(error))
+    except (MemoryError, RuntimeError) as error:  # of Python, or of torch
+        told.append(isinstance(error, MemoryError) or "allocate" in str(error))
 resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 assert told == [True, True], told
 assert checkpointer.newest_whole_checkpoint() == sys.argv[2]
