@@ -72,7 +72,7 @@ def select(
     nms_threshold: float,
     max_detections: int,
     vote_threshold: float | None = None,
-    vote_power: float = 8.0,
+    vote_power: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class-wise NMS of scores (P, C) and boxes (P, 4); plain, or with a threshold by voting.
 
@@ -160,7 +160,7 @@ def detect(
     max_detections: int,
     vote_threshold: float | None = None,
     prior_offset: float = 0.0,
-    vote_power: float = 8.0,
+    vote_power: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one raw output (P, C + 4 * (R + 1)), in pixels of the network's input."""
     num_classes = raw.shape[1] - 4 * (reg_max + 1)

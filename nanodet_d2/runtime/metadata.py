@@ -131,7 +131,7 @@ class ExportMetadata:
         vote_scope: if it comes before the last box that is kept ("before_last_kept") where
             ``max_detections`` are, anywhere where fewer are.
         vote_weight: of each vote in the mean, and of the kept box's own: its "score"…
-        vote_power: …to this power.
+        vote_power: …to this power; 1 in files from before it was there.
     """
 
     name: str
@@ -171,7 +171,7 @@ class ExportMetadata:
     vote_owner: str = _fixed("first_kept")
     vote_scope: str = _fixed("before_last_kept")
     vote_weight: str = _fixed("score")
-    vote_power: float = 8.0
+    vote_power: float = 1.0
 
     @property
     def vote_above(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nanodet_d2.modeling.head import select_detections
 from nanodet_d2.predictor import Detector
 from nanodet_d2.runtime import decode_numpy
 from nanodet_d2.runtime.decode import find
+from nanodet_d2.runtime.metadata import ExportMetadata
 from tests.runtime.test_decode import describe
 
 LIMITS = dict(score_threshold=0.05, nms_threshold=0.6, max_detections=100)
@@ -183,10 +185,14 @@ def test_by_hand():
             assert label.tolist() == [0, 1, 0, 0]
 
 
-def test_the_shipped_rule():
-    """What the README's figures are of."""
-    x = describe("decoded", 1)
+def test_the_shipped_rule(small_models):
+    """What the README's figures are of; a file from before the power was there has none."""
+    x = small_models.loaded().metadata
     assert (x.nms, x.vote_threshold, x.vote_power) == ("plain", 0.65, 8.0)
+    content = json.loads(x.to_json()) | {"nms": "voting"}
+    del content["vote_power"]
+    old = ExportMetadata.from_json(json.dumps(content), "old.onnx")
+    assert (old.vote_above, old.vote_power) == (0.65, 1.0)
 
 
 def test_what_comes_after_the_last_kept_one_does_not_vote():

@@ -124,8 +124,10 @@ test("metadata that cannot be used is refused in words", () => {
   refused({ kind: "end2end" }, /needs the kind “raw”/);
   refused({ input: { ...METADATA.input, resize: "letterbox" } }, /“letterbox”/);
   refused({ nms: "soft" }, /the NMS “soft”, which this page cannot do/);
-  refused({ nms: "voting" }, /“voting” with a vote_threshold and a vote_power/);
-  refused({ nms: "voting", vote_threshold: 0.65 }, /and a vote_power/);
+  refused({ nms: "voting" }, /“voting” with numbers as vote_threshold/);
+  refused({ nms: "voting", vote_threshold: 0.65, vote_power: "8" }, /and vote_power/);
+  const old = { ...METADATA, nms: "voting", vote_threshold: 0.65 }; // from before vote_power
+  assert.deepEqual(parseMetadata(JSON.stringify(old), "m.onnx"), old);
 });
 
 test("metadata is found inside an ONNX file", () => {

@@ -343,7 +343,7 @@ inline Contract read_contract(const std::string& path) {
     fields.require("vote_owner", "first_kept");
     fields.require("vote_scope", "before_last_kept");
     fields.require("vote_weight", "score");
-    contract.vote_power = fields.number("vote_power", 0, 100);
+    if (fields.has("vote_power")) contract.vote_power = fields.number("vote_power", 0, 100);
   }
   contract.sizes = fields.products("output_shapes", 1 << 28);
   if (contract.sizes != needed_sizes(contract) || contract.outputs.size() != contract.sizes.size())

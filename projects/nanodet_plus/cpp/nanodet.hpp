@@ -42,7 +42,7 @@ struct Contract {
   std::size_t max_detections = 0;
   bool voting = false;                  // whether kept boxes move to the mean of what they suppress
   float vote_threshold = 0;             // IoU above which a suppressed box counts for it
-  double vote_power = 0;                // of scores, which are the weights
+  double vote_power = 1;                // of scores, which are the weights
 };
 
 // A picture, or its part: rows of BGR bytes, `step` bytes from one row to the next.

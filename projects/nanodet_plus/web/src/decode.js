@@ -112,7 +112,7 @@ export function detect(raw, metadata, image) {
   });
   const scale = [image.width / width, image.height / height];
   const vote = metadata.nms === "voting"
-    ? { threshold: metadata.vote_threshold, power: metadata.vote_power } : null;
+    ? { threshold: metadata.vote_threshold, power: metadata.vote_power ?? 1 } : null;
   return suppress(candidates, metadata.nms_threshold, metadata.max_detections, vote)
     .map((found) => ({ ...found, box: found.box.map((value, i) => value * scale[i % 2]) }))
     .filter(({ box }) => box[2] > box[0] && box[3] > box[1]);

@@ -38,10 +38,11 @@ export function parseMetadata(text, source) {
       "which this page cannot do; it can “stretch”.");
   }
   const nms = content.nms ?? "plain"; // of files from before it was written
-  const canVote = ["vote_threshold", "vote_power"].every((x) => typeof content[x] === "number");
+  const canVote = typeof content.vote_threshold === "number" &&
+    ["number", "undefined"].includes(typeof content.vote_power); // 1 before it was written
   if (nms !== "plain" && !(nms === "voting" && canVote)) {
     throw new UserError(`${source} wants the NMS “${nms}”, which this page cannot do; it can ` +
-      "“plain”, and “voting” with a vote_threshold and a vote_power.");
+      "“plain”, and “voting” with numbers as vote_threshold and vote_power.");
   }
   return content;
 }
