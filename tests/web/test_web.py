@@ -86,8 +86,9 @@ def output_case(rng, input_size, image_size, num_classes, *, nms="plain") -> dic
     raw = np.hstack([scores, 3 * rng.standard_normal((count, 4 * (REG_MAX + 1)))])
     raw = raw.astype(np.float32)
     limits = {"score_threshold": 0.05, "nms_threshold": 0.6, "max_detections": 100}
-    above = 0.65 if nms == "voting" else None
-    boxes, scores, classes = detect(raw, STRIDES, REG_MAX, height, width, *limits.values(), above)
+    votes = {"vote_threshold": 0.65, "vote_power": 8}
+    asked = votes if nms == "voting" else {}
+    boxes, scores, classes = detect(raw, STRIDES, REG_MAX, height, width, **limits, **asked)
     scale = np.array([image_size[1] / width, image_size[0] / height] * 2)
     return {
         "raw": raw.ravel().tolist(),
@@ -98,8 +99,7 @@ def output_case(rng, input_size, image_size, num_classes, *, nms="plain") -> dic
             "class_names": [str(i) for i in range(num_classes)],
             **limits,
             "nms": nms,
-            "vote_threshold": 0.65,
-            "vote_power": 8,
+            **votes,
         },
         "image": {"height": image_size[0], "width": image_size[1]},
         "boxes": (boxes * scale).tolist(),
