@@ -91,11 +91,7 @@ def build_train_loader(
         mapper = reader.with_cache(cache)
     names = file_names(dataset)  # each file once, whatever it is cut into
     if tiles is not None:
-        if not isinstance(mapper, DetectionMapper):
-            name = getattr(mapper, "__name__", type(mapper).__name__)
-            raise ValueError(f"tiles with the mapper {name}; allowed: a DetectionMapper")
-        size = mapper.size if tiles == AUTO else None
-        dataset = tile_records(dataset, tiles, input_size=size)
+        dataset = _cut(dataset, tiles, mapper)
     samples = Samples(
         dataset,
         mapper,
@@ -105,13 +101,6 @@ def build_train_loader(
         close_after=close_after,
         sizes=sizes,
     )
-    if repeat_threshold > 0:
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dataset, repeat_threshold
-        )
-        order: Sampler = RepeatFactorTrainingSampler(factors, seed=seed)
-    else:
-        order = TrainingSampler(len(dataset), seed=seed)
     num_workers = workers_of_loader(
         "dataloader.train",
         num_workers,
@@ -124,7 +113,9 @@ def build_train_loader(
     return TrainLoader(
         samples,
         batch_sampler=BatchSampler(
-            Positions(order, rank=comm.get_rank(), ranks=world_size),
+            Positions(
+                _order(dataset, repeat_threshold, seed), rank=comm.get_rank(), ranks=world_size
+            ),
             total_batch_size // world_size,
             drop_last=True,
         ),
@@ -134,6 +125,24 @@ def build_train_loader(
         broken=BrokenImages(names, max_broken_share, broken_file),
         file_names=names,
     )
+
+
+def _cut(dataset: Sequence[dict[str, Any]], tiles: Any, mapper: Mapper) -> list[dict[str, Any]]:
+    """The records of all tiles."""
+    if not isinstance(mapper, DetectionMapper):
+        name = getattr(mapper, "__name__", type(mapper).__name__)
+        raise ValueError(f"tiles with the mapper {name}; allowed: a DetectionMapper")
+    return tile_records(dataset, tiles, input_size=mapper.size if tiles == AUTO else None)
+
+
+def _order(dataset: Sequence[dict[str, Any]], repeat_threshold: float, seed: int) -> Sampler:
+    """Indices without end."""
+    if repeat_threshold <= 0:
+        return TrainingSampler(len(dataset), seed=seed)
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dataset, repeat_threshold
+    )
+    return RepeatFactorTrainingSampler(factors, seed=seed)
 
 
 class TrainLoader(DataLoader):

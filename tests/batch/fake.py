@@ -13,23 +13,10 @@ import numpy as np
 
 from nanodet_d2.batch import Work
 from nanodet_d2.runtime import Detections
-from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription
+from tests.fake_file import metadata
 
 BLUE, GREEN, RED = (255, 0, 0), (0, 255, 0), (0, 0, 255)  # BGR
-METADATA = ExportMetadata(
-    name="fake",
-    kind="raw",
-    class_names=("dog", "lamp"),
-    strides=(8,),
-    reg_max=7,
-    input=InputDescription("data", 32, 32, False, "BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    outputs=("output",),
-    score_threshold=0.05,
-    nms_threshold=0.6,
-    max_detections=100,
-    versions={},
-    checkpoint_sha256="00",
-).with_outputs(["output"])
+METADATA = metadata(32, 32)
 
 
 class Fake:

@@ -14,24 +14,11 @@ import cv2
 import numpy as np
 
 from nanodet_d2.runtime import Detections
-from nanodet_d2.runtime.metadata import ExportMetadata, InputDescription
 from nanodet_d2.serving.limits import Limits
 from nanodet_d2.serving.service import Service
+from tests.fake_file import metadata
 
-METADATA = ExportMetadata(
-    name="fake",
-    kind="raw",
-    class_names=("dog", "lamp"),
-    strides=(8,),
-    reg_max=7,
-    input=InputDescription("data", 32, 48, True, "BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    outputs=("output",),
-    score_threshold=0.05,
-    nms_threshold=0.6,
-    max_detections=100,
-    versions={},
-    checkpoint_sha256="00",
-).with_outputs(["output"])
+METADATA = metadata(32, 48, dynamic=True)
 RED = (0, 0, 255)  # BGR
 
 
