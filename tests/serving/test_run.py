@@ -16,14 +16,16 @@ from contextlib import contextmanager
 
 import cv2
 import pytest
+import uvicorn
 
 from nanodet_d2 import cli
 from nanodet_d2.data.shapes import draw_picture
 from nanodet_d2.runtime import Detector
 from nanodet_d2.runtime.images import read_bytes
 from nanodet_d2.runtime.results import picture_row
+from nanodet_d2.serving.run import run
 from tests.blocking import run_without
-from tests.serving.fake import picture, row
+from tests.serving.fake import picture, row, service
 
 
 @contextmanager
@@ -178,3 +180,22 @@ def test_models_by_name_answer_as_predict_does(root, small_models):
         assert [x["name"] for x in json.loads(get(port, "/models")[1])["models"]] == ["a", "b"]
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_no_part_of_an_answer_waits_for_the_client(monkeypatch):
+    """Of a connection that the server accepts: TCP sends at once what is written to it."""
+    found = []
+
+    def accept(server, sockets):
+        with socket.create_connection(sockets[0].getsockname()):
+            connection, _ = sockets[0].accept()
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            connection.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", accept)
+    served = service()
+    try:
+        run(served, host="127.0.0.1", port=0)
+    finally:
+        served.close()
+    assert found and found[0] != 0
