@@ -67,7 +67,7 @@ def formats_here(kind: str = "raw") -> list[str]:
 
 
 # All formats; those that are less used, or whose converter takes a minute, are marked slow.
-SLOW_FORMATS = ("coreml", "executorch", "litert", "mnn", "tensorrt")
+SLOW_FORMATS = ("coreml", "executorch", "litert", "mnn", "ncnn", "tensorrt")
 FORMAT_CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_FORMATS else [])
     for name in formats()

@@ -55,7 +55,13 @@ def test_no_config_is_forgotten(root):
     assert {f.stem for f in files} == {*CONFIGS, "base"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LARGE = ("nanodet_plus_r50_416", "nanodet_plus_r50_dc5_416")  # seconds each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] if x in LARGE else []) for x in CONFIGS],
+)
 def test_shipped_config_trains_and_infers(load, name, shapes_overrides):
     """A step on smaller images, which is faster; detections in one of the config's size."""
     cfg = apply_overrides(load(name), [*shapes_overrides, "dataloader.train.num_workers=0"])

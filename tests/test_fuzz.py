@@ -25,6 +25,7 @@ def targets(fuzz, tmp_path):
 NAMES = ("coco", "voc", "yolo", "weights", "legacy weights", "jpg", "png", "tif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mutants_are_read_or_refused_in_one_line(fuzz, targets, name):
     target = targets[name]

@@ -20,8 +20,9 @@ from tests.blocking import run_without
 from tests.runtime.test_alone import BLOCKED
 
 FILES = [
-    *(("onnx", "raw"), ("ncnn", "raw"), ("torchscript", "raw")),
+    *(("onnx", "raw"), ("torchscript", "raw")),
     *(pytest.param(*x, marks=pytest.mark.slow) for x in (
+        ("ncnn", "raw"),
         ("onnx", "decoded"), ("onnx", "end2end"),
         ("openvino", "raw"), ("openvino", "decoded"), ("openvino", "end2end"),
         ("torchscript", "decoded"),
@@ -149,6 +150,7 @@ def test_mistakes_with_decoded_outputs_are_named(small_models, tmp_path):
     assert report.finding == "raw: sigmoid applied twice" and ", score of '" in report.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -26,9 +26,8 @@ def alone(shapes_overrides, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("start", "processes"), [(ranks, 2), pytest.param(torchrun, 3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("start", "processes"), [(ranks, 2), (torchrun, 3)])
 def test_together_as_alone(alone, shapes_overrides, tmp_path, start, processes):
     """Whole trainings: each step's batch is the same, and the 8 test images are shared out."""
     output = f"train.output_dir={tmp_path}"

@@ -62,9 +62,10 @@ def test_the_export_writes_a_kit_of_each_file(small_models, tmp_path):
     assert check(kit, read_result(folder / "expected.json", kit.metadata, ["picture_0.png"])).same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, axes, dtype",
-    [("raw", "NCHW", "float32"), pytest.param("end2end", "HWC", "uint8", marks=pytest.mark.slow)],
+    [("raw", "NCHW", "float32"), ("end2end", "HWC", "uint8")],
 )
 def test_a_file_from_before_these_fields_is_read(small_models, kind, axes, dtype):
     """As is one that is described by hand."""

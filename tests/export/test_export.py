@@ -94,7 +94,8 @@ def test_matrix_of_kinds(make_job, case, kind):
     check(export(loaded, job), loaded, job)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("decoded", marks=pytest.mark.slow), "end2end"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["decoded", "end2end"])
 def test_kinds_of_one_network(make_job, kind):
     loaded, job = make_job(formats=["onnx", "openvino"], kind=kind)
     check(export(loaded, job), loaded, job)

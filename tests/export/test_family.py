@@ -134,6 +134,7 @@ def test_all_formats(name, kind, make_job):
     check(*make_job(config=config, overrides=overrides, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_of_each_config_is_finite(name):
     train_a_step(CONFIGS[name])

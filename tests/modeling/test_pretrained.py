@@ -57,11 +57,12 @@ def test_backbones(build, fetches):
         build(pretrained=True)  # again as before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, options",
     [
         ("googlenet", dict(pretrained=True)),
-        pytest.param("inception_v3", dict(weights="DEFAULT"), marks=pytest.mark.slow),
+        ("inception_v3", dict(weights="DEFAULT")),
     ],
 )
 def test_networks_that_change_with_their_weights(name, options, monkeypatch, fetches):

@@ -214,6 +214,7 @@ def test_layers_after_the_last_level_are_not_kept():
         assert names and not any(x.startswith(("layer3", "layer4", "fc")) for x in names)
 
 
+@pytest.mark.slow
 def test_freezing():
     for build in (TimmBackbone, TorchvisionBackbone):
         backbone = build("resnet18", freeze_at=2)  # stem and layer1
