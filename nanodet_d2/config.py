@@ -48,10 +48,17 @@ def config_path(name: str) -> Path:
 
 
 def get_config(name: str) -> DictConfig:
-    """Load a config that ships with the package, e.g. ``get_config("common/train.py")``.
+    """Load a config that ships with the package.
 
     Raises:
         ValueError: as :func:`config_path`.
+
+    Example:
+        >>> from detectron2.config import instantiate
+        >>> from nanodet_d2.config import get_config
+        >>> config = get_config("nanodet_plus/nanodet_plus_m_416.py")
+        >>> config.data.classes = ["cat", "dog"]
+        >>> model = instantiate(config.model)
     """
     return LazyConfig.load(str(config_path(name)))
 
@@ -65,6 +72,12 @@ class LazyPartial:
 
     Args:
         constructor: a class or function that can be imported by its name.
+
+    Example:
+        >>> from nanodet_d2.config import LazyPartial, get_config
+        >>> from nanodet_d2.modeling import PAN
+        >>> config = get_config("nanodet_plus/nanodet_plus_m_416.py")
+        >>> config.model.neck = LazyPartial(PAN)(out_channels=96)
     """
 
     def __init__(self, constructor: Callable[..., Any]):
@@ -94,6 +107,11 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ValueError: for an override that is not ``key=value``, or an unknown key.
+
+    Example:
+        >>> from nanodet_d2.config import apply_overrides, get_config
+        >>> config = get_config("nanodet_plus/finetune_416.py")
+        >>> config = apply_overrides(config, ["data.source=my_data", "train.minutes=5"])
     """
     for override in overrides:
         key, equals, _ = override.partition("=")

@@ -41,6 +41,12 @@ class Detector(runtime.Detector):
     Raises:
         ValueError, ImportError, FileNotFoundError: as in the class above, and for a checkpoint that
             does not fit.
+
+    Example:
+        >>> from nanodet_d2 import Detector
+        >>> found = Detector("nanodet-plus-m-416")("street.jpg")  # the official weights
+        >>> found = Detector("output/my_data/model_best.pth", score_thresh=0.3)("street.jpg")
+        >>> instances = found.to_instances()  # as detectron2 has them
     """
 
     def __init__(

@@ -161,6 +161,11 @@ def get_config(name: str) -> DictConfig:
 
     Raises:
         ValueError: as :func:`entry`.
+
+    Example:
+        >>> from nanodet_d2 import zoo
+        >>> config = zoo.get_config("nanodet-plus-m-416")
+        >>> config.optimizer.lr = 5e-4
     """
     from nanodet_d2 import config
 
@@ -176,6 +181,13 @@ def get(name: str, *, trained: bool = False, device: str | None = None) -> NanoD
 
     Raises:
         ValueError: as :func:`entry` and :func:`weights`.
+
+    Example:
+        >>> import torch
+        >>> from nanodet_d2 import zoo
+        >>> model = zoo.get("nanodet-plus-m-416", trained=True).eval()
+        >>> image = torch.zeros(3, 416, 416)  # BGR, 0 to 255
+        >>> model([{"image": image, "height": 416, "width": 416}])[0]["instances"]
     """
     from detectron2.config import instantiate
 

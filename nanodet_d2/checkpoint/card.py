@@ -88,6 +88,10 @@ def read_card(source: str) -> Card | None:
 
     Raises:
         FileNotFoundError, ValueError: as ``read_file``, and for a card that is damaged.
+
+    Example:
+        >>> from nanodet_d2.checkpoint import read_card
+        >>> read_card("output/my_data/model_best.pth").class_names
     """
     content = read_file(source)
     if not isinstance(content, Mapping) or content.get(CARD_KEY) is None:

@@ -32,6 +32,10 @@ def convert_to_detectron2(source: str, target: str | Path, *, card: Card | None 
         FileNotFoundError, ValueError: as ``read_weights``, and for a target of another suffix.
         ImportError: for safetensors without the package.
         RuntimeError: if it cannot be written.
+
+    Example:
+        >>> from nanodet_d2.checkpoint.convert import convert_to_detectron2
+        >>> convert_to_detectron2("nanodet-plus-m_416.ckpt", "nanodet-plus-m-416.pth")
     """
     path = _checked(target, (".pth", SAFETENSORS))
     tensors = read_weights(source).state_dict
@@ -52,6 +56,10 @@ def convert_to_reference(source: str, target: str | Path) -> int:
     Args, Returns, Raises:
         as of :func:`convert_to_detectron2`; ``ValueError`` as well for parts that the reference
         does not have.
+
+    Example:
+        >>> from nanodet_d2.checkpoint.convert import convert_to_reference
+        >>> convert_to_reference("nanodet-plus-m_416.ckpt", "converted.ckpt")
     """
     path = _checked(target, (".pth", ".ckpt"))
     tensors = to_reference_state_dict(read_weights(source).state_dict)

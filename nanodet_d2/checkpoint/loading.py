@@ -71,6 +71,11 @@ def load_weights(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no checkpoint, or one of another architecture.
+
+    Example:
+        >>> from nanodet_d2 import zoo
+        >>> from nanodet_d2.checkpoint import load_weights
+        >>> load_weights(zoo.get("nanodet-plus-m-416"), "nanodet-plus-m_416.ckpt")
     """
     weights = read_weights(source)
     state = model.state_dict()

@@ -27,6 +27,12 @@ class Detections:
         class_id: (K,) int64, indices of ``class_names``.
         class_names: of all classes of the model.
         image_size: (height, width) of the image.
+
+    Example:
+        >>> from nanodet_d2.runtime import Detections, Detector
+        >>> found: Detections = Detector("model.onnx")("street.jpg")
+        >>> sure = found[found.confidence > 0.5]
+        >>> len(sure), sure.names, sure.xyxy.shape
     """
 
     xyxy: np.ndarray

@@ -53,6 +53,13 @@ class Detector:
             file does not take, or a number that is out of range.
         ImportError: for an engine that is not installed.
         FileNotFoundError: if a file is not there.
+
+    Example:
+        >>> from nanodet_d2.runtime import Detector
+        >>> detector = Detector("model.onnx", num_threads=2)
+        >>> found = detector("street.jpg")
+        >>> for box, score, name in zip(found.xyxy, found.confidence, found.names):
+        ...     print(f"{name} {score:.2f}: {box}")
     """
 
     tiles: Tiles | None = None

@@ -39,6 +39,10 @@ class Tiles:
     Raises:
         ValueError: for a size below 16, an overlap that is not at least 0 and below 0.9, or levels
             that are not 1 to 8.
+
+    Example:
+        >>> from nanodet_d2.runtime import Detector, Tiles
+        >>> Detector("model.onnx", tiles=Tiles(size=640, overlap=0.2))("street.jpg")
     """
 
     size: int = 640

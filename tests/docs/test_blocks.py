@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from nanodet_d2 import cli, zoo
+from nanodet_d2 import cli
 from nanodet_d2.cli.parsing import build_parser, split_overrides
 from nanodet_d2.cli.verb import load_verbs
-from tests.cli.example_files import shortened, write_files
+from tests.cli.example_files import shortened
 from tests.docs.blocks import Block, find_blocks
-from tests.small_models import require
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -190,29 +189,15 @@ def _blocks(text: str, folder: Path) -> list[Block]:
     return find_blocks(page)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    write_files(folder)
-    for name in ("my_data/model_best.pth", "my_run/model_final.pth"):
-        (folder / "output" / name).parent.mkdir(parents=True)
-        shutil.copy(folder / "model_final.pth", folder / "output" / name)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("block", RUN)
-def test_block_runs(block, files, monkeypatch, capsys):
-    require("openvino", "ncnn", "pnnx")
-    monkeypatch.chdir(files)
-    monkeypatch.setenv(zoo.FOLDER, str(files / "weights"))
-    run(block, files)
+def test_block_runs(block, reader, capsys):
+    run(block, reader)
 
 
 @pytest.mark.slow
-def test_block_that_fails_when_it_runs(files, monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(files)
+def test_block_that_fails_when_it_runs(reader, tmp_path, capsys):
     (block,) = _blocks("```\nnanodet-d2 predict absent.onnx street.jpg\n```", tmp_path)
     check(block)
     with pytest.raises(AssertionError):
-        run(block, files)
+        run(block, reader)

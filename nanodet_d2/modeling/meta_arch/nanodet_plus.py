@@ -72,6 +72,14 @@ class NanoDetPlus(nn.Module):
 
     Attributes:
         size_divisibility: of height and width of what goes in; images are padded to it.
+
+    Example:
+        >>> from detectron2.config import LazyCall as L, instantiate
+        >>> from nanodet_d2.config import get_config
+        >>> from nanodet_d2.modeling import GhostNet, NanoDetPlus
+        >>> config = get_config("nanodet_plus/nanodet_plus_m_416.py")
+        >>> config.model.backbone = L(GhostNet)(width_mult=1.0, out_stages=(4, 6, 9))
+        >>> model: NanoDetPlus = instantiate(config.model)
     """
 
     backbone: Backbone
