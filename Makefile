@@ -121,7 +121,10 @@ check-docs:
 	@PYTHON="$(PYTHON)" "$(PYTHON)" .ci/check_python.py --only sphinx furo myst_parser
 
 .PHONY: docs
-docs: $(DOCS_READY) ## build the site into output/docs; warnings and dead links are errors
+docs: $(DOCS_READY) ## build the site into output/docs [MODEL=of its demo]; warnings and dead links are errors
+	@rm -rf output/docs_demo
+	@! command -v node >/dev/null || ! test -d $(WEB)/node_modules || ( cd $(WEB) && node build.mjs \
+	    --output ../../../output/docs_demo/demo $(if $(MODEL),--model "$(abspath $(MODEL))") )
 	@$(PY) -m sphinx --fail-on-warning --keep-going --quiet -d output/docs_cache docs output/docs
 	@echo "docs: output/docs/index.html"
 

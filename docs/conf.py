@@ -43,3 +43,9 @@ html_theme = "furo"
 html_title = "nanodet-d2"
 html_static_path: list[str] = []
 html_show_sourcelink = False
+
+# The browser demo, which `make docs` builds where there is Node.js: files as they are.
+DEMO = ROOT / "output" / "docs_demo"
+if (DEMO / "demo" / "index.html").is_file():
+    tags.add("demo")  # noqa: F821: Sphinx gives it
+    html_extra_path = [str(DEMO)]

@@ -100,6 +100,15 @@ try {
   await page.locator("#rows tr").first().waitFor();
   report.rows = await page.locator("#rows tr").allTextContents();
   report.summary = await page.locator("#canvas").getAttribute("aria-label");
+  await page.locator("#classes summary").click();
+  await page.locator(".classes-search").fill("PERS");
+  report.classesFound = await page.locator(".classes-list label:visible").allTextContents();
+  await page.locator(".classes-none").click();
+  report.rowsWithoutPersons = await page.locator("#rows tr").allTextContents();
+  report.classCount = await page.locator(".classes-count").textContent();
+  await page.locator(".classes-all").click();
+  report.rowsAgain = await page.locator("#rows tr").count();
+  await page.locator("#classes summary").click();
   if (options.screenshot) await page.screenshot({ path: options.screenshot });
 
   report.refused = [];

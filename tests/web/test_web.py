@@ -309,6 +309,14 @@ def test_the_page_shows_what_it_found(report, expected):
 
 
 @pytest.mark.slow
+def test_classes_are_hidden_and_shown_again(report):
+    assert report["classesFound"] == ["person"]
+    assert report["classCount"] == "79 of 80"
+    assert not any(row.startswith("person") for row in report["rowsWithoutPersons"])
+    assert report["rowsAgain"] == len(report["rows"]) > len(report["rowsWithoutPersons"])
+
+
+@pytest.mark.slow
 def test_nothing_comes_from_elsewhere(report):
     assert report["requests"] and all(x.startswith(report["url"]) for x in report["requests"])
 

@@ -1,6 +1,8 @@
 // Puts the page and its one dependency into a folder that any static web server can serve:
 // node build.mjs [--output DIR] [--model FILE.onnx]
-import { cpSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  cpSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync,
+} from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -44,6 +46,9 @@ cpSync(licenses, join(output, "ort"), { recursive: true });
 for (const name of RUNTIME_FILES) copyFileSync(join(runtime, "dist", name), join(output, "ort", name));
 if (values.model) {
   copyFileSync(values.model, join(output, "model.onnx"));
+  const page = join(output, "index.html");
+  const text = readFileSync(page, "utf8");
+  writeFileSync(page, text.replace('data-model=""', 'data-model="model.onnx"'));
   if (existsSync(`${values.model}.json`)) {
     copyFileSync(`${values.model}.json`, join(output, "model.onnx.json"));
   }

@@ -1,11 +1,12 @@
 // The page: what the user does, and what they see.
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { openCamera } from "./camera.js";
+import { ClassFilter } from "./classes.js";
 import { Detector } from "./detector.js";
 import { classColor, drawDetections } from "./draw.js";
 import { UserError } from "./metadata.js";
 
-const DEFAULT_MODEL = "model.onnx";
+const DEFAULT_MODEL = document.body.dataset.model; // the build writes it; may be empty
 const MAX_THREADS = 4;
 const TILES = { size: 640, overlap: 0.2, whole: true };
 
@@ -17,6 +18,7 @@ const canvas = element("canvas");
 const context = canvas.getContext("2d");
 const scratch = new OffscreenCanvas(1, 1); // where pixels are read, so that nothing flickers
 const scratchContext = scratch.getContext("2d", { willReadFrequently: true });
+const classes = new ClassFilter(element("classes"), render);
 const threads = globalThis.crossOriginIsolated
   ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1)
   : 1;
@@ -41,9 +43,10 @@ const clearError = () => (element("error").hidden = true);
 const say = (text) => (element("status").textContent = text);
 
 async function loadDefaultModel() {
+  if (!DEFAULT_MODEL) return say("No model lies beside this page: choose an exported ONNX file.");
   say("Loading the model…");
   const model = await fetch(DEFAULT_MODEL);
-  if (!model.ok) return say("No model lies beside this page: choose an exported ONNX file.");
+  if (!model.ok) throw new UserError(`${DEFAULT_MODEL} is not there: the server says ${model.status}.`);
   const json = await fetch(`${DEFAULT_MODEL}.json`);
   await useModel(await model.arrayBuffer(), DEFAULT_MODEL, json.ok ? await json.text() : null);
 }
@@ -61,6 +64,7 @@ async function useModel(buffer, name, json) {
   try {
     state.detector = await Detector.load(ort, new Uint8Array(buffer), name, json);
     state.result = null; // of another model
+    classes.use(state.detector.metadata.class_names);
     await before?.release();
   } finally {
     describeModel();
@@ -163,13 +167,15 @@ function render() {
   if (!state.result) return;
 
   const names = state.detector.metadata.class_names;
-  const shown = state.result.detections.filter(({ score }) => score > threshold);
+  const shown = state.result.detections.filter(
+    ({ score, classIndex }) => score > threshold && classes.shows(classIndex),
+  );
   const unit = Math.max(1, width / (canvas.clientWidth || width));
   drawDetections(context, shown, names, unit);
   canvas.setAttribute("aria-label", summary(shown, names));
   element("rows").replaceChildren(...shown.map((found) => rowOf(found, names)));
   element("nothing").hidden = shown.length > 0;
-  element("nothing").textContent = "Nothing above this score.";
+  element("nothing").textContent = "Nothing of these classes above this score.";
   for (const [part, value] of Object.entries(state.result.milliseconds)) {
     element(`time-${part}`).textContent = `${value.toFixed(value < 10 ? 1 : 0)} ms`;
   }
