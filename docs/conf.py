@@ -47,5 +47,5 @@ html_show_sourcelink = False
 # The browser demo, which `make docs` builds where there is Node.js: files as they are.
 DEMO = ROOT / "output" / "docs_demo"
 if (DEMO / "demo" / "index.html").is_file():
-    tags.add("demo")  # noqa: F821: Sphinx gives it
+    tags.add("demo")  # noqa: F821 (Sphinx gives it)
     html_extra_path = [str(DEMO)]

@@ -197,4 +197,4 @@ def test_what_cannot_be_measured_is_said(tmp_path, exported, caplog, capsys):
     described = exported / "demo_shapes_64x96.torchscript.json"
     twice = refused(str(exported), "--other", str(script), str(described))
     assert "more than one model is called demo_shapes_64x96.torchscript.pt" in twice
-    assert "--data and --images belong together" in refused(str(exported), "--data", "a.json")
+    assert "--data a.json needs --images" in refused(str(exported), "--data", "a.json")

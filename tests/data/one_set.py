@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.data.formats import write_voc, write_yolo
@@ -75,6 +76,28 @@ def truth(*splits: str) -> dict[str, list[tuple[str, float, float, float, float]
         p.name: sorted((CLASSES[c], x, y, x + w, y + h) for c, x, y, w, h in p.boxes)
         for p in of(*splits)
     }
+
+
+def as_truth(content: dict[str, Any], images: Path) -> dict[str, list[Any]]:
+    """What a COCO file says, as :func:`truth` tells it; its pictures have to be there."""
+    names = {x["id"]: x["name"] for x in content["categories"]}
+    files = {x["id"]: x["file_name"] for x in content["images"]}
+    assert all((images / name).is_file() for name in files.values())
+    found: dict[str, list[Any]] = {Path(name).name: [] for name in files.values()}
+    for x in content["annotations"]:
+        left, top, width, height = x["bbox"]
+        box = (names[x["category_id"]], left, top, left + width, top + height)
+        found[Path(files[x["image_id"]]).name].append(box)
+    return {name: sorted(boxes) for name, boxes in found.items()}
+
+
+def assert_is(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
+    """The same images, classes and boxes."""
+    assert set(found) == set(expected)
+    for name, boxes in expected.items():
+        assert [x[0] for x in found[name]] == [x[0] for x in boxes], name
+        for mine, theirs in zip(found[name], boxes):
+            assert mine[1:] == pytest.approx(theirs[1:], abs=1e-4)  # of YOLO's six digits
 
 
 def data_section(source: Any, **keys: Any) -> dict[str, Any]:

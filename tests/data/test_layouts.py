@@ -19,7 +19,7 @@ from nanodet_d2.data.splits import class_names, split_content, split_name
 from nanodet_d2.engine import DetectionEvaluator
 from tests.data import layouts, one_set
 from tests.data.layouts import WITH_SPLITS, WITHOUT_SPLITS
-from tests.data.one_set import CLASSES, data_section, truth
+from tests.data.one_set import CLASSES, as_truth, assert_is, data_section, truth
 
 pytestmark = pytest.mark.usefixtures("catalog_as_before")
 
@@ -57,23 +57,7 @@ def registered(data: dict, split: str) -> dict:
 def content(data: dict, split: str) -> dict:
     """What the doctor and the converter get, the same way."""
     raw, _, images = split_content(data, split)
-    names = {x["id"]: x["name"] for x in raw["categories"]}
-    files = {x["id"]: x["file_name"] for x in raw["images"]}
-    assert all((Path(images) / name).is_file() for name in files.values())
-    found: dict = {Path(name).name: [] for name in files.values()}
-    for x in raw["annotations"]:
-        left, top, width, height = x["bbox"]
-        box = (names[x["category_id"]], left, top, left + width, top + height)
-        found[Path(files[x["image_id"]]).name].append(box)
-    return {name: sorted(boxes) for name, boxes in found.items()}
-
-
-def assert_is(found: dict, expected: dict) -> None:
-    assert set(found) == set(expected)
-    for name, boxes in expected.items():
-        assert [x[0] for x in found[name]] == [x[0] for x in boxes], name
-        for mine, theirs in zip(found[name], boxes):
-            assert mine[1:] == pytest.approx(theirs[1:], abs=1e-4)  # of YOLO's six digits
+    return as_truth(raw, Path(images))
 
 
 @each_layout

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..data_set import add_data, data_of
 from ..sources import SOURCE
 from ..verb import Outcome
 
 HELP = "compare exported files and models: size, latency, throughput, AP"
 EXAMPLES = (
     "nanodet-d2 benchmark output/export",
-    "nanodet-d2 benchmark model.onnx model_final.pth --image street.jpg --threads 1 2",
+    "nanodet-d2 benchmark model.onnx model_final.pth --image street.jpg --data my_data",
 )
 TAKES_OVERRIDES = False
 
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", type=Path, help="picture to measure with (default: a drawn scene)")
     add("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     add("--rounds", type=int, default=10, help="of five counted calls each (default: 10)")
-    add("--data", type=Path, metavar="JSON", help="annotations in COCO format, for the AP")
-    add("--images", type=Path, metavar="FOLDER", help="of the pictures of --data")
+    add_data(parser, absent="; without, no AP is measured")
     add("--output", type=Path, default=Path("output/benchmark"), help="folder to write "
         "(default: %(default)s)")  # fmt: skip
 
@@ -38,8 +38,6 @@ def run(args: argparse.Namespace) -> Outcome:
     from nanodet_d2.benchmark.models import Model, find_models, foreign_model
     from nanodet_d2.runtime.images import load_image
 
-    if (args.data is None) != (args.images is None):
-        raise ValueError("--data and --images belong together")
     models: list[Model] = []
     for source in args.sources:
         if Path(source).is_dir():
@@ -54,6 +52,6 @@ def run(args: argparse.Namespace) -> Outcome:
         image=None if args.image is None else load_image(args.image),
         threads=args.threads,
         rounds=args.rounds,
-        data=None if args.data is None else (args.data, args.images),
+        data=data_of(args),
     )
     return Outcome(text, facts)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanodet_d2 import zoo
 
+from ..data_set import add_data, data_of
 from ..sources import (
     NMS,
     NMS_HELP,
@@ -26,8 +27,8 @@ from ..verb import Outcome
 
 HELP = "score a model or an exported file with detectron2's COCO evaluation"
 EXAMPLES = (
-    "nanodet-d2 eval model_final.pth --data my/val.json --images my/val",
-    "nanodet-d2 eval model.onnx --data my/val.json --images my/val --output output/eval",
+    "nanodet-d2 eval model.onnx --data my_data",
+    "nanodet-d2 eval model_final.pth --data my/val.json --images my/val --output output/eval",
 )
 TAKES_OVERRIDES = True
 
@@ -36,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar=SOURCE, help=SOURCE_HELP)
     add("--weights", help="a config's checkpoint, path or URL")
-    add("--data", type=Path, metavar="JSON", help="annotations in COCO format; the config's "
-        "data.val if absent")  # fmt: skip
-    add("--images", type=Path, metavar="FOLDER", help="of the pictures of --data")
+    add_data(parser, absent="; the config's data.val if absent")
     add("--output", type=Path, help="folder for metrics and report (default of a config: its own)")
     add("--metadata", type=Path, help="json in place of an exported file's own metadata")
     add("--nms", choices=NMS, help=NMS_HELP)
@@ -50,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    if (args.data is None) != (args.images is None):
-        raise ValueError("--data and --images belong together")
     if args.tiles is not None and not is_exported(args.source):
         raise ValueError("--tiles is for an exported file; a config is evaluated as it trains")
     results = _of_file(args) if is_exported(args.source) else _of_config(args)
@@ -63,8 +60,9 @@ def _of_file(args: argparse.Namespace) -> dict[str, Any]:
 
     from nanodet_d2.export.score import score
 
-    if args.data is None:
-        raise ValueError(f"{args.source} has no data set: give --data and --images")
+    data = data_of(args)
+    if data is None:
+        raise ValueError(f"{args.source} has no data set: give --data")
     options = Options(
         num_threads=args.threads,
         metadata=args.metadata,
@@ -74,7 +72,7 @@ def _of_file(args: argparse.Namespace) -> dict[str, Any]:
         tiles=tiles_of(args),
     )
     detector = open_detector(args.source, args.weights, args.overrides, options)
-    results = score(detector, args.data, args.images, output_dir=args.output)
+    results = score(detector, *data, output_dir=args.output)
     print_csv_format(results)
     if args.output is not None:
         (args.output / "evaluation.json").write_text(json.dumps(results, indent=1))
@@ -86,11 +84,12 @@ def _of_config(args: argparse.Namespace) -> dict[str, Any]:
 
     args.num_machines, args.machine_rank, args.dist_url = 1, 0, "auto"
     args.config_file, args.resume, args.eval_only = args.source, False, True
+    data = data_of(args) or (None, None)
     named = args.source if args.source in zoo.names() else None
     given = {
         "train.init_checkpoint": weights_of(args.weights or named),
-        "data.val.json": args.data,
-        "data.val.images": args.images,
+        "data.val.json": data[0],
+        "data.val.images": data[1],
         "train.output_dir": args.output,
         "train.device": args.device,
         "model.nms": args.nms,

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..data_set import add_data, data_of
 from ..sources import SOURCE, is_exported, weights_of
 from ..verb import Outcome
 
 HELP = "measure every format, precision and input size, and write the smallest file of a budget"
 EXAMPLES = (
-    "nanodet-d2 ship model_final.pth --data my/val.json --images my/val --max-ms 8",
+    "nanodet-d2 ship model_final.pth --data my_data --max-ms 8",
     "nanodet-d2 ship model_final.pth --data my/val.json --images my/val --calibration photos "
     "--formats onnx ncnn --sizes 320 416 --max-ap-drop 1",
 )
@@ -25,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar=SOURCE, help="a checkpoint that a training wrote, a config with "
         "--weights, or a name of the zoo")  # fmt: skip
     add("--weights", help="a config's checkpoint, path or URL")
-    add("--data", type=Path, metavar="JSON", help="annotations in COCO format, for the AP")
-    add("--images", type=Path, metavar="FOLDER", help="of the pictures of --data")
+    add_data(parser)
     add("--max-ms", type=float, help="from an image to its boxes, median (default: any)")
     add("--max-ap-drop", type=float, default=0.5, help="below PyTorch in float32 at the model's "
         "own size (default: %(default)s)")  # fmt: skip
@@ -59,16 +59,17 @@ def run(args: argparse.Namespace) -> Outcome:
     from nanodet_d2.shipping.command import ship
     from nanodet_d2.shipping.wish import Wish
 
-    if args.data is None or args.images is None:
-        raise ValueError("--data and --images are needed: AP is measured on them")
+    data = data_of(args)
+    if data is None:
+        raise ValueError("--data is needed: AP is measured on it")
     if is_exported(args.source):
         raise ValueError(f"{args.source} is an exported file; give its checkpoint")
     if len(args.other) != len(args.decoding):
         raise ValueError(f"{len(args.other)} --other, {len(args.decoding)} --decoding: each needs "
                          "one")  # fmt: skip
     wish = Wish(
-        json_file=args.data,
-        images=args.images,
+        json_file=data[0],
+        images=data[1],
         output=args.output,
         max_ms=args.max_ms,
         max_ap_drop=args.max_ap_drop,
