@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import torch
+from detectron2.config import instantiate
 
 from nanodet_d2 import cli, zoo
 from nanodet_d2.data.shapes import draw_picture
@@ -62,11 +63,15 @@ def write_files(folder: Path) -> None:
         (exported,) = Path("output/export").glob("*.onnx")
         for end in ("", ".json"):
             shutil.copy(f"{exported}{end}", f"model.onnx{end}")
+            shutil.copy(f"{exported}{end}", f"output/export/my_data.onnx{end}")
         assert cli.main(["kit", "model.onnx"]) == 0
         shutil.copytree("model_onnx_kit", "my_port")
         Path("my_port/expected.json").rename("my_port/result.json")
         for name in ("nanodet-plus-m-320", "nanodet-plus-m-416"):  # in place of the official ones
             torch.save({"model": zoo.get(name).state_dict()}, f"weights/{zoo.entry(name).files[1]}")
+        three = zoo.get_config("nanodet-plus-m-416")
+        three.data.classes = ["cat", "dog", "cow"]
+        torch.save({"state_dict": instantiate(three.model).state_dict()}, "my.ckpt")
         for end in ("pth", "ckpt"):
             shutil.copy("weights/nanodet-plus-m_416.pth", f"nanodet-plus-m_416.{end}")
     finally:
