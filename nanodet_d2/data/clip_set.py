@@ -47,8 +47,10 @@ class Form:
 def make_clips(
     root: str | Path,
     *,
-    num_train: int = 40,
+    num_train: int = 300,
     num_val: int = 6,
+    train_frames: int = 26,
+    train_every: int = 25,
     frames: int = 150,
     every: int = 10,
     image_size: int = 160,
@@ -56,11 +58,14 @@ def make_clips(
 ) -> ClipSet:
     """Draw clips: of train and val every n-th frame for a detector, of val the videos to track in.
 
+    A detector learns more from many scenes than from many frames of one: the clips of train are
+    many and short.
+
     Args:
         root: a new folder.
         num_train, num_val: clips.
-        frames: of a clip, at 25 a second.
-        every: n.
+        train_frames, frames: of a clip of train, and of val, at 25 a second.
+        train_every, every: n.
 
     Raises:
         ValueError: if ``root`` is there already.
@@ -69,7 +74,8 @@ def make_clips(
     if root.exists():
         raise ValueError(f"{root} exists; allowed: a new folder")
     form = Form(frames=frames, every=every, size=image_size, seed=seed)
-    train, _ = _write_split(root, "train", num_train, form)
+    short = dataclasses.replace(form, frames=train_frames, every=train_every)
+    train, _ = _write_split(root, "train", num_train, short)
     val, clips = _write_split(root, "val", num_val, form)
     logger.info("drew %d clips in %s", num_train + num_val, root)
     return ClipSet({"train": train, "val": val}, tuple(clips))

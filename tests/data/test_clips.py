@@ -81,8 +81,9 @@ def test_classes_are_numbered_as_a_model_of_the_files_has_them():
 
 
 def test_a_set_on_disk(tmp_path):
-    made = make_clips(tmp_path / "set", num_train=2, num_val=1, frames=20, every=5, image_size=SIZE)
-    for split, count in (("train", 8), ("val", 4)):
+    form = {"train_frames": 9, "train_every": 4, "frames": 20, "every": 5, "image_size": SIZE}
+    made = make_clips(tmp_path / "set", num_train=2, num_val=1, **form)
+    for split, count in (("train", 6), ("val", 4)):
         content = json.loads(open(made.splits[split]["json"]).read())
         assert len(content["images"]) == count and content["annotations"]
         ids = [x["id"] for x in content["annotations"]]

@@ -16,7 +16,7 @@ def test_a_tracker_is_ten_points_above_ids_by_the_nearest_box(root, tmp_path, ca
         pytest.importorskip(package)
     require("onnx", "onnxscript", "onnxslim", "onnxruntime")
     benchmark = load_script(root / "projects/nanodet_plus/benchmarks/tracking.py")
-    clips = benchmark.drawn_clips(tmp_path, num_train=20, num_val=3, frames=125)
+    clips = benchmark.drawn_clips(tmp_path, num_train=150, num_val=3, frames=125)
     model = benchmark.trained_model(clips, tmp_path, 2.0, 2)
     found = {
         name: benchmark.scores(model, clips, tmp_path / name, Settings(tracker=name))
