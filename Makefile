@@ -134,12 +134,13 @@ notebooks: $(READY) ## run the notebooks and keep what they show (6 minutes; off
 	@$(PY) projects/nanodet_plus/notebooks/execute.py $(ARGS)
 
 .PHONY: lint
-lint: TOOLS = ruff mypy codespell_lib
-lint: $(READY) ## check style, format, types and spelling (a minute; seconds when run again)
+lint: TOOLS = ruff mypy codespell_lib proselint
+lint: $(READY) ## check style, format, types, spelling and prose (a minute; seconds when run again)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m codespell_lib README.md CHANGELOG.md CONTRIBUTING.md docs projects configs nanodet_d2
+	@$(PY) -m proselint check --config .ci/proselint.json README.md CONTRIBUTING.md $(wildcard docs/*.md)
 
 .PHONY: format
 format: TOOLS = ruff

@@ -36,6 +36,7 @@ TOOLS = {
     "furo": "furo",
     "hypothesis": "hypothesis",
     "mypy": "mypy",
+    "proselint": "proselint",
     "myst_parser": "myst-parser",
     "pytest": "pytest",
     "ruff": "ruff",
