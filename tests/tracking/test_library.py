@@ -46,7 +46,7 @@ def test_nothing_and_again_something(name):
 
 def test_low_scores_reach_the_second_association():
     frames = [[box(10)]] * 4 + [[box(10, 0.15)]] * 15 + [[box(10)]] * 3
-    result = ids(make_tracker(Settings(), 10), frames)
+    result = ids(make_tracker(Settings(low=0.1), 10), frames)
     assert set(map(tuple, result[2:])) == {(1,)}
     blind = ids(make_tracker(Settings(low=0.3), 10), frames)
     assert blind[10] == [] and blind[-1] == [2]

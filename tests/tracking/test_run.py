@@ -201,11 +201,11 @@ def test_the_command_refuses(clip, tmp_path, capsys, more, message):
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ([], (0.1, 0.35, 0.45)),
-        (["--start", "0.2"], (0.1, 0.2, 0.2)),
-        (["--high", "0.6"], (0.1, 0.6, 0.6)),
-        (["--low", "0.5"], (0.5, 0.5, 0.5)),
-        (["--high", "0.05"], (0.05, 0.05, 0.45)),
+        ([], (0.3, 0.45, 0.55)),
+        (["--start", "0.2"], (0.2, 0.2, 0.2)),
+        (["--high", "0.6"], (0.3, 0.6, 0.6)),
+        (["--low", "0.6"], (0.6, 0.6, 0.6)),
+        (["--high", "0.05"], (0.05, 0.05, 0.55)),
     ],
 )
 def test_thresholds_follow_those_that_are_given(given, expected):

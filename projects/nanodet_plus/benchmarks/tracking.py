@@ -42,7 +42,8 @@ def main() -> None:
     common.start(args)
     folder = args.output.parent / f"{args.output.stem}_{args.seed}"
     clips = drawn_clips(folder, seed=args.seed)
-    model = args.model or trained_model(clips, folder, args.minutes, args.threads)
+    length = f"train.minutes={args.minutes}"
+    model = args.model or trained_model(clips, folder, length, args.threads)
     given = {name: getattr(args, name) for name in THRESHOLDS}
     found = {
         name: scores(model, clips, folder / name, Settings(tracker=name, **given))
@@ -67,15 +68,15 @@ def drawn_clips(folder: Path, **arguments: int) -> ClipSet:
     return made
 
 
-def trained_model(clips: ClipSet, folder: Path, minutes: float, threads: int) -> Path:
-    """The exported file of a detector for the clips; trained once."""
+def trained_model(clips: ClipSet, folder: Path, length: str, threads: int) -> Path:
+    """The exported file of a detector for the clips; trained once, so long as an override says."""
     exported = folder / "export"
     if not exported.is_dir():
         script = common.ROOT / "projects" / "nanodet_plus" / "train_net.py"
         config = str(common.CONFIGS / "demo_shapes.py")
         overrides = [
             *(f"data.{k}.{key}={path}" for k, x in clips.splits.items() for key, path in x.items()),
-            f"train.minutes={minutes}",
+            length,
             f"train.output_dir={folder / 'training'}",
             "train.seed=0",
         ]
