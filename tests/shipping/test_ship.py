@@ -93,7 +93,7 @@ def test_what_is_asked_wrongly(command, capsys, arguments, words):
 
 def test_a_data_set_is_needed(small_models, capsys):
     assert cli.main(["ship", "model_final.pth"]) == 2
-    assert "--data and --images are needed" in capsys.readouterr().err
+    assert "--data is needed: AP is measured on it" in capsys.readouterr().err
 
 
 @pytest.mark.slow
