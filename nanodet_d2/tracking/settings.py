@@ -12,7 +12,7 @@ TRACKERS = ("bytetrack", "ocsort", "sort", "nearest")
 class Settings:
     """A tracker and its thresholds.
 
-    The scores were chosen by HOTA on drawn videos, with detectors of three kinds of quality.
+    The scores were chosen by HOTA on drawn videos, with three detectors from poor to good.
 
     Attributes:
         tracker: one of ``TRACKERS``.

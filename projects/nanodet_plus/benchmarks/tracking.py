@@ -69,7 +69,8 @@ def drawn_clips(folder: Path, **arguments: int) -> ClipSet:
 
 
 def trained_model(clips: ClipSet, folder: Path, length: str, threads: int) -> Path:
-    """The exported file of a detector for the clips; trained once, so long as an override says."""
+    """The exported file of a detector for the clips, trained once; ``length`` is an override, as
+    "train.minutes=4"."""
     exported = folder / "export"
     if not exported.is_dir():
         script = common.ROOT / "projects" / "nanodet_plus" / "train_net.py"
